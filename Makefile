@@ -1,0 +1,56 @@
+# `make` builds everything from nothing; `make help` lists the rest.
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/src
+export DVC_NO_ANALYTICS := 1
+REPORT := $(CURDIR)/reports/index.html
+
+.DEFAULT_GOAL := repro
+.PHONY: help repro venv test test-quick lint smoke verify bench serve clean
+
+repro: venv  ## build everything: data, models, samples, metrics, figures, report
+	dvc repro
+	python -m diffusion_ladder.report.run_page
+	@echo "The report: $(REPORT)"
+
+venv: .venv/installed  ## the virtual environment .venv, from the lock requirements.txt
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (make PYTHON=...), not " + sys.version.split()[0])'
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --requirement requirements.txt
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+test: venv lint  ## every test, and the linters
+	python -m pytest
+
+test-quick: venv  ## the tests that take seconds
+	python -m pytest -m "not slow and not browser"
+
+lint: venv  ## ruff (lint and format) and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+smoke: venv  ## the whole graph on next to nothing, in a scratch copy
+	rm -rf .smoke
+	python -m diffusion_ladder.presets smoke --copy .smoke
+	cd .smoke && PYTHONPATH=src dvc repro
+	@echo "The report of the smoke run: $(CURDIR)/.smoke/reports/index.html"
+
+verify: venv  ## hash every output again and compare with dvc.lock
+	python -m diffusion_ladder.verify
+
+bench: venv  ## the benchmarks, each beside its peer in the same run
+	python -m benchmarks
+
+serve: venv  ## show the report on http://localhost:8000
+	python -m http.server --bind localhost --directory reports 8000
+
+clean:  ## remove the virtual environment and scratch copies; data, models and reports stay
+	rm -rf .venv .smoke .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14

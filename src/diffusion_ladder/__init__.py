@@ -1,0 +1,1 @@
+"""Diffusion Ladder: a reproducible pipeline from 2D points to conditional faces."""

@@ -1,0 +1,89 @@
+"""Reading and writing artifacts: every writer is atomic and byte-stable.
+
+Atomic: the bytes go to a temporary sibling that is flushed to the disk and renamed, so that a reader finds the old file
+or the new one, never half of either. Byte-stable: equal contents give equal files, on which DVC's hashes rely.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+# safetensors writes two or more metadata keys in random order: everything goes into this one.
+METADATA_KEY = "json"
+
+
+def canonical_json(value: Any) -> str:
+    """Dump to JSON with sorted keys; NaN and infinity, which JSON lacks, raise ValueError."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file atomically, creating its folder; permissions follow the umask."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def current_umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text as UTF-8 with newlines as given, atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write canonical JSON atomically; NaN and infinity raise ValueError."""
+    write_text(path, canonical_json(value))
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write named tensors and their metadata as safetensors, atomically.
+
+    The same tensors and metadata give the same bytes, whatever the order of the dictionaries.
+    """
+    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    write_bytes(path, safetensors.torch.save(ordered, {METADATA_KEY: canonical_json(metadata)}))
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read every tensor of a safetensors file."""
+    return safetensors.torch.load_file(path)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Read the metadata that `write_tensors` wrote, without loading the tensors."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()[METADATA_KEY])
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

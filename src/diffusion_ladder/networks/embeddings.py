@@ -1,0 +1,60 @@
+"""What the networks share: the embedding of the timestep, and of squares of pixels as channels."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(timesteps: Tensor, size: int, max_period: float = 10_000.0) -> Tensor:
+    """Embed timesteps as cosines and sines of geometrically spaced frequencies.
+
+    Vaswani et al. 2017 (arXiv 1706.03762), section 3.5, as DDPM uses it: frequency i is
+    max_period^(-i / (size/2)), for i = 0 .. size/2 - 1.
+
+    Args:
+        timesteps: (B,) integers or floats in [0, T).
+        size: length of the embedding, even.
+        max_period: the longest wavelength is 2 pi times this many timesteps.
+
+    Returns:
+        (B, size) float32 in [-1, 1]: the cosines first, then the sines.
+    """
+    if size % 2:
+        raise ValueError(f"the embedding size must be even, not {size}")
+    exponents = torch.arange(size // 2, dtype=torch.float32, device=timesteps.device) / (size // 2)
+    frequencies = torch.exp(-math.log(max_period) * exponents)  # (size/2,)
+    angles = timesteps.float()[:, None] * frequencies[None, :]  # (B, size/2)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)  # (B, size)
+
+
+class TimeEmbedding(nn.Module):
+    """The sinusoidal embedding followed by a two-layer perceptron (DDPM, appendix B)."""
+
+    def __init__(self, sinusoid_size: int, size: int) -> None:
+        super().__init__()
+        self.sinusoid_size = sinusoid_size
+        self.linear_1 = nn.Linear(sinusoid_size, size)
+        self.linear_2 = nn.Linear(size, size)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """(B,) timesteps to a (B, size) conditioning vector."""
+        sinusoids = sinusoidal_embedding(timesteps, self.sinusoid_size)
+        return self.linear_2(nn.functional.silu(self.linear_1(sinusoids)))
+
+
+def fold(images: Tensor, patch_size: int) -> Tensor:
+    """Fold squares of pixels into channels: (B, C, H, W) to (B, C p^2, H/p, W/p) (pixel-unshuffle, arXiv 1609.05158).
+
+    Raises:
+        ValueError: the height or the width is no multiple of `patch_size`.
+    """
+    if images.shape[2] % patch_size or images.shape[3] % patch_size:
+        height, width = images.shape[2:]
+        raise ValueError(f"images of {height}x{width} can't be cut into squares of {patch_size}x{patch_size}")
+    return nn.functional.pixel_unshuffle(images, patch_size) if patch_size > 1 else images
+
+
+def unfold(folded: Tensor, patch_size: int) -> Tensor:
+    """Undo `fold`: (B, C p^2, H/p, W/p) to (B, C, H, W)."""
+    return nn.functional.pixel_shuffle(folded, patch_size) if patch_size > 1 else folded

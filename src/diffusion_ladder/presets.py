@@ -1,0 +1,109 @@
+"""Presets: overlays on params.yaml, such as presets/smoke.yaml.
+
+python -m diffusion_ladder.presets full --overrides     the preset as options for `dvc exp run`
+python -m diffusion_ladder.presets smoke --copy FOLDER  a copy of the project with the preset applied
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diffusion_ladder.params import ParameterError, load_yaml, validate
+
+
+def flatten(overlay: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted keys and their values; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in overlay.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(value, path + ".") if isinstance(value, dict) else {path: value}
+    return flat
+
+
+def merge(values: dict[str, Any], overlay: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """`values` with those of `overlay` in their place.
+
+    Raises:
+        ParameterError: the overlay has a key that `values` does not have.
+    """
+    unknown = [str(key) for key in overlay if key not in values]
+    if unknown:
+        raise ParameterError(f"preset: params.yaml has no {path}{unknown[0]}")
+    merged = dict(values)
+    for key, value in overlay.items():
+        merged[key] = merge(values[key], value, f"{path}{key}.") if isinstance(value, dict) else value
+    return merged
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The overlay presets/NAME.yaml.
+
+    Raises:
+        ParameterError: there is no such preset.
+    """
+    path = Path("presets") / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in Path("presets").glob("*.yaml")))
+        raise ParameterError(f"there is no preset {name}; choose one of {known}")
+    return load_yaml(path)
+
+
+def merged_parameters(name: str) -> dict[str, Any]:
+    """params.yaml with the preset in it, valid as a whole."""
+    values = merge(load_yaml("params.yaml"), load_preset(name))
+    validate(values, f"presets/{name}.yaml")
+    return values
+
+
+def overrides(name: str) -> list[str]:
+    """The preset as options: `-S key=value`, without spaces or quotes, so that `$(...)` can stand in a command."""
+    merged_parameters(name)
+    flat = flatten(load_preset(name))
+    return [f"-S {key}={json.dumps(value, separators=(',', ':')).replace(chr(34), '')}" for key, value in flat.items()]
+
+
+def copy_project(name: str, folder: Path) -> None:
+    """Copy the project's own files (not what git ignores) to an empty folder, with the preset in its params.yaml.
+
+    Raises:
+        ParameterError: the folder is not empty, or the preset does not fit.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ParameterError(f"{folder} is not empty: name a new folder")
+    values = merged_parameters(name)
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for file in subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split("\0"):
+        if file and Path(file).is_file() and not file.startswith("reports/"):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / file)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    with (folder / ".dvc/config").open("a", encoding="utf-8") as config:
+        config.write("[core]\n    no_scm = true\n")
+
+
+def main() -> None:
+    """Parse the command line; a mistake is one line and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m diffusion_ladder.presets", description=__doc__)
+    parser.add_argument("name", help="a file under presets/, without .yaml")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--overrides", action="store_true", help="print the preset as -S options for dvc exp run")
+    action.add_argument("--copy", type=Path, metavar="FOLDER", help="copy the project there, with the preset applied")
+    arguments = parser.parse_args()
+    try:
+        if arguments.overrides:
+            print("\n".join(overrides(arguments.name)))
+        else:
+            copy_project(arguments.name, arguments.copy)
+    except ParameterError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""From a rung's parameters to its network and scheduler: the only place that knows both worlds, our own and diffusers.
+
+The names in params.yaml are module names under networks/ and schedulers/; a module is imported when a rung names it.
+"""
+
+import importlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffusion_ladder.artifacts import read_json, write_json
+from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.params import Network, Schedule, network_settings
+from diffusion_ladder.runtime import seed_of
+
+CARD = "rung.json"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A model of the ladder: its network and what is needed to train it and to sample from it.
+
+    Attributes:
+        model: its key in params.yaml.
+        network: called as `network(x_t, timestep, class_labels)`, gives the prediction.
+        settings: the network's settings.
+        schedule: the forward process.
+        sample_shape: (C, H, W) of images, (2,) of points.
+        num_classes: classes that condition it; 0 for an unconditional model.
+        null_label: the label that stands for none (classifier-free guidance), or None where none is trained.
+        normalisation: from data units to the network's and back.
+    """
+
+    model: str
+    network: nn.Module
+    settings: Network
+    schedule: Schedule
+    sample_shape: tuple[int, ...]
+    num_classes: int
+    null_label: int | None
+    normalisation: Normalisation
+
+
+def build_scheduler(name: str, schedule: Schedule, **options: Any) -> Any:
+    """The scheduler of module schedulers/`name` for a schedule.
+
+    Args:
+        name: ddpm or ddim (from scratch), diffusers_ddpm or diffusers_ddim.
+        options: further constructor arguments in diffusers' names, such as `timestep_spacing`.
+
+    Returns:
+        An object with diffusers' scheduler interface (add_noise, get_velocity, set_timesteps, timesteps, step).
+    """
+    module = importlib.import_module(f"diffusion_ladder.schedulers.{name}")
+    return module.Scheduler(
+        num_train_timesteps=schedule.T,
+        beta_start=schedule.beta_start,
+        beta_end=schedule.beta_end,
+        beta_schedule=schedule.name,
+        prediction_type=schedule.prediction_type,
+        **options,
+    )
+
+
+def network_module(settings: Network) -> Any:
+    """The module networks/NAME.py, with its functions build, save and load."""
+    return importlib.import_module(f"diffusion_ladder.networks.{settings.name}")
+
+
+def build_network(
+    settings: Network, sample_shape: tuple[int, ...], num_class_embeds: int | None, seed: int, model: str
+) -> nn.Module:
+    """A network with fresh weights that depend on (seed, model) alone; torch's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "train", model, "weights"))
+        return network_module(settings).build(settings, sample_shape, num_class_embeds)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def save_rung(rung: Rung, folder: str | Path, scheduler: Any, facts: dict[str, Any]) -> None:
+    """Write the network, its scheduler's config where diffusers knows it, and rung.json to a folder.
+
+    The files are complete before they take their places in the folder.
+
+    Args:
+        facts: what rung.json says besides what loading needs, such as the number of images seen.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        network_module(rung.settings).save(rung.network, Path(temporary))
+        if hasattr(scheduler, "save_pretrained"):
+            scheduler.save_pretrained(temporary)
+        write_json(Path(temporary) / CARD, describe(rung) | facts)
+        for file in sorted(Path(temporary).iterdir()):
+            os.replace(file, folder / file.name)
+
+
+def describe(rung: Rung) -> dict[str, Any]:
+    """What rung.json says of a rung."""
+    return {
+        "model": rung.model,
+        "network": rung.settings.model_dump(),
+        "schedule": rung.schedule.model_dump(),
+        "sample_shape": list(rung.sample_shape),
+        "num_classes": rung.num_classes,
+        "null_label": rung.null_label,
+        "normalisation": rung.normalisation.as_metadata(),
+        "parameters": parameter_count(rung.network),
+    }
+
+
+def load_rung(folder: str | Path) -> Rung:
+    """Read what `save_rung` wrote; the network is in evaluation mode."""
+    card = read_json(Path(folder) / CARD)
+    settings = network_settings(card["network"])
+    shape = tuple(card["sample_shape"])
+    return Rung(
+        model=card["model"],
+        network=network_module(settings).load(settings, shape, Path(folder)).eval(),
+        settings=settings,
+        schedule=Schedule.model_validate(card["schedule"]),
+        sample_shape=shape,
+        num_classes=card["num_classes"],
+        null_label=card["null_label"],
+        normalisation=Normalisation.from_metadata(card),
+    )

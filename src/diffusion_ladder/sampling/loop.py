@@ -1,0 +1,154 @@
+"""The sampling loop, one for all rungs and all samplers: DDPM, algorithm 2 (arXiv 2006.11239).
+
+It is a generator that yields its state at every step, so that trajectories and animations cost nothing. The noise that
+enters a sample comes from the sample's own generator: neither the batch size nor the order of the batches changes it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_ladder.data.normalise import unnormalise
+from diffusion_ladder.params import Sampling
+from diffusion_ladder.rungs import Rung, build_scheduler
+from diffusion_ladder.runtime import generator
+from diffusion_ladder.sampling.guidance import Predict, guided
+
+
+@dataclass(frozen=True)
+class State:
+    """The reverse process at one timestep, in normalised units.
+
+    Attributes:
+        index: steps done so far.
+        timestep: t, at which the network was evaluated.
+        x_t: (B, ...) the noisy samples before the step.
+        x_0: (B, ...) the clean samples that the prediction implies (clipped, where the sampler clips).
+        previous: (B, ...) the samples after the step.
+    """
+
+    index: int
+    timestep: int
+    x_t: Tensor
+    x_0: Tensor
+    previous: Tensor
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What `draw_samples` gives: everything in data units, and on the CPU.
+
+    Attributes:
+        samples: (N, ...) uint8 images or float32 points.
+        labels: (N,) int64; -1 for an unconditional model.
+        states: (F, K, ...) the noisy samples of the first K along the way.
+        predicted: (F, K, ...) the clean samples predicted from them.
+        timesteps: (F,) int64, falling.
+        final: (K, ...) the same K samples when finished.
+        nfe: network evaluations per sample.
+    """
+
+    samples: Tensor
+    labels: Tensor
+    states: Tensor
+    predicted: Tensor
+    timesteps: Tensor
+    final: Tensor
+    nfe: int
+
+
+def reverse_process(
+    predict: Predict, scheduler: Any, x_T: Tensor, generators: Sequence[torch.Generator], **step_options: Any
+) -> Iterator[State]:
+    """Walk from noise to samples along the scheduler's timesteps.
+
+    Args:
+        predict: the network's prediction for (B, ...) samples and (B,) timesteps.
+        scheduler: with its timesteps set.
+        x_T: (B, ...) standard normal noise.
+        generators: one a sample, for the noise that a stochastic sampler adds.
+        step_options: passed to the scheduler's step, such as eta.
+    """
+    x_t = x_T
+    for index, timestep in enumerate(scheduler.timesteps):
+        prediction = predict(x_t, torch.full((len(x_t),), int(timestep), device=x_t.device))
+        step = scheduler.step(prediction, timestep, x_t, generator=list(generators), **step_options)
+        yield State(index, int(timestep), x_t, step.pred_original_sample, step.prev_sample)
+        x_t = step.prev_sample
+
+
+def frame_indices(steps: int, frames: int) -> list[int]:
+    """At most `frames` step indices in [0, steps), evenly spaced, the first and the last among them."""
+    return sorted({round(i * (steps - 1) / max(1, frames - 1)) for i in range(min(frames, steps))})
+
+
+def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> tuple[Any, dict[str, Any]]:
+    """The scheduler called `name`, its timesteps set, and the options of its steps."""
+    options = {"timestep_spacing": settings.spacing, "clip_sample": settings.clip_sample}
+    scheduler = build_scheduler(name, rung.schedule, **options)
+    scheduler.set_timesteps(rung.schedule.T if steps == "all" else steps)
+    return scheduler, {"eta": settings.eta} if name.endswith("ddim") else {}
+
+
+@torch.no_grad()
+def draw_samples(
+    rung: Rung,
+    sampler: str,
+    settings: Sampling,
+    steps: int | str,
+    count: int,
+    seed: int,
+    precision: torch.dtype = torch.float32,
+    progress: Any = None,
+) -> Samples:
+    """Draw `count` samples, an equal share for each class, the same noise under each class.
+
+    Args:
+        rung: the model, on the device to use.
+        sampler: module name under schedulers/.
+        settings: spacing, clipping, guidance, batch size and what is kept of the trajectories.
+        steps: steps of the sampler, or "all" T.
+        count: samples, a multiple of the number of classes.
+        seed: the root seed.
+        precision: of matrix products.
+        progress: called after every step with the number of samples that made it (for a progress bar).
+    """
+    scheduler, step_options = sampler_for(sampler, rung, settings, steps)
+    frames = frame_indices(len(scheduler.timesteps), settings.trajectory_frames)
+    per_class = count // max(1, rung.num_classes)
+    kept_per_class = settings.trajectory_count // max(1, rung.num_classes)
+    finished, kept = [], []
+    for indices in torch.arange(count).split(settings.batch_size):
+        labels = (indices // per_class).to(device_of(rung)) if rung.num_classes else None
+        generators = [generator(seed, "sample", rung.model, "noise", int(i)) for i in indices % per_class]
+        x_T = torch.stack([torch.randn(rung.sample_shape, generator=g) for g in generators]).to(device_of(rung))
+        predict = guided(rung, labels, settings.guidance_scale, precision)
+        followed = (indices % per_class < kept_per_class).to(x_T.device)
+        rows = []
+        for state in reverse_process(predict, scheduler, x_T, generators, **step_options):
+            if state.index in frames:
+                rows.append(torch.stack([state.x_t[followed], state.x_0[followed]]))
+            if progress is not None:
+                progress(len(indices))
+        finished.append(state.previous)
+        kept.append(torch.stack(rows))  # (F, 2, K of this batch, ...)
+    samples = unnormalise(torch.cat(finished), rung.normalisation).cpu()
+    trajectory = unnormalise(torch.cat(kept, dim=2), rung.normalisation).cpu()  # (F, 2, K, ...)
+    every = torch.arange(count)
+    return Samples(
+        samples=samples,
+        labels=every // per_class if rung.num_classes else torch.full((count,), -1),
+        states=trajectory[:, 0],
+        predicted=trajectory[:, 1],
+        timesteps=scheduler.timesteps.cpu()[frames].long(),
+        final=samples[every % per_class < kept_per_class],
+        nfe=len(scheduler.timesteps) * (1 if settings.guidance_scale == 1 else 2),
+    )
+
+
+def device_of(rung: Rung) -> torch.device:
+    """Where the rung's network is."""
+    return next(rung.network.parameters()).device

@@ -1,0 +1,144 @@
+"""The training loop, one for all rungs: DDPM, algorithm 1 (arXiv 2006.11239).
+
+It is a generator that yields after every optimiser step, so that progress bars, logs and tests only have to listen. All
+randomness of step k comes from generators derived from (seed, model, purpose, k): nothing depends on what was drawn
+before.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_ladder.data.normalise import normalise
+from diffusion_ladder.params import Training
+from diffusion_ladder.rungs import Rung
+from diffusion_ladder.runtime import generator
+from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step did; the tensors are left on the device, so that reading them is the listener's choice.
+
+    Attributes:
+        number: steps done, from 1.
+        loss: scalar, mean squared error of the prediction.
+        gradient_norm: scalar, before clipping.
+        learning_rate: of this step.
+    """
+
+    number: int
+    loss: Tensor
+    gradient_norm: Tensor
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of algorithm 1: clean samples, timesteps, noise and labels, on the device."""
+
+    x0: Tensor  # (B, ...) normalised
+    timesteps: Tensor  # (B,) int64 in [0, T)
+    noise: Tensor  # (B, ...) standard normal
+    labels: Tensor | None  # (B,) int64, or None for an unconditional model
+
+
+def learning_rate_at(step: int, settings: Training) -> float:
+    """Linear warm-up to the peak, then half a cosine down to zero; `step` counts from 0."""
+    warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    return settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+
+
+def batch_indices(step: int, batch_size: int, count: int, seed: int, model: str) -> Tensor:
+    """The examples of a step (counted from 0): (B,) indices out of an endless row of shuffles of all `count` examples.
+
+    Every example is seen once before any is seen twice; which ones a step sees follows from its number alone.
+    """
+    positions = torch.arange(step * batch_size, (step + 1) * batch_size)  # in the endless row
+    indices = torch.empty_like(positions)
+    for epoch in range(int(positions[0]) // count, int(positions[-1]) // count + 1):
+        order = torch.randperm(count, generator=generator(seed, "train", model, "order", epoch))
+        inside = positions // count == epoch
+        indices[inside] = order[positions[inside] - epoch * count]
+    return indices
+
+
+def draw_batch(rung: Rung, data: Tensor, labels: Tensor, settings: Training, step: int, seed: int) -> Batch:
+    """Lines 2 to 4 of algorithm 1: x_0 from the data, t uniform over all T steps, epsilon standard normal."""
+    indices = batch_indices(step, settings.batch_size, len(data), seed, rung.model).to(data.device)
+    x0 = normalise(data[indices], rung.normalisation)
+    random = generator(seed, "train", rung.model, "noise", step)
+    timesteps = torch.randint(rung.schedule.T, (len(x0),), generator=random)
+    noise = torch.randn(x0.shape, generator=random)
+    chosen = None
+    if rung.num_classes:
+        chosen = labels[indices]
+        if rung.null_label is not None:  # classifier-free guidance (arXiv 2207.12598), algorithm 1
+            dropped = torch.rand(len(x0), generator=random) < settings.label_dropout
+            chosen = chosen.masked_fill(dropped.to(chosen.device), rung.null_label)
+    return Batch(x0, timesteps.to(x0.device), noise.to(x0.device), chosen)
+
+
+def target_of(scheduler: Any, prediction_type: str, batch: Batch) -> Tensor:
+    """What the network is to predict: epsilon (DDPM), v (arXiv 2202.00512, appendix D) or x_0."""
+    if prediction_type == "epsilon":
+        return batch.noise
+    if prediction_type == "v_prediction":
+        return scheduler.get_velocity(batch.x0, batch.noise, batch.timesteps)
+    return batch.x0
+
+
+def loss_of(rung: Rung, scheduler: Any, batch: Batch, precision: torch.dtype) -> Tensor:
+    """Mean of |target - network(x_t, t)|^2 (DDPM, eq. 14), in float32 whatever the precision of the network."""
+    x_t = scheduler.add_noise(batch.x0, batch.noise, batch.timesteps)
+    if x_t.ndim == 4:
+        x_t = x_t.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(x_t.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        prediction = rung.network(x_t, batch.timesteps, batch.labels)
+    target = target_of(scheduler, rung.schedule.prediction_type, batch)
+    return nn.functional.mse_loss(prediction.float(), target)
+
+
+def train(
+    rung: Rung,
+    scheduler: Any,
+    data: Tensor,
+    labels: Tensor,
+    settings: Training,
+    seed: int,
+    precision: torch.dtype = torch.float32,
+) -> Iterator[Step]:
+    """Train a rung's network in place; at the end it holds the averaged weights.
+
+    Args:
+        rung: the model, its network on the device of `data`.
+        scheduler: gives x_t (`add_noise`) and v (`get_velocity`).
+        data: (N, C, H, W) uint8 or (N, D) float32, in data units.
+        labels: (N,) int64; used by conditional models.
+        settings: steps, batch size, learning rate and so on.
+        seed: the root seed.
+        precision: of matrix products; loss, optimiser and average stay in float32.
+
+    Yields:
+        A `Step` after each optimiser step and update of the average.
+    """
+    network = rung.network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = list(network.parameters())
+    optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True)
+    average = ExponentialMovingAverage(network)
+    for step in range(settings.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate_at(step, settings)
+        loss = loss_of(rung, scheduler, draw_batch(rung, data, labels, settings, step, seed), precision)
+        optimiser.zero_grad()
+        loss.backward()
+        gradient_norm = nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+        optimiser.step()
+        average.update(network, ema_decay(step + 1, settings.ema_decay))
+        yield Step(step + 1, loss.detach(), gradient_norm, learning_rate_at(step, settings))
+    average.copy_to(network)
+    network.eval()
