@@ -17,6 +17,7 @@ from diffusion_ladder.artifacts import read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.params import Network, Schedule, network_settings
 from diffusion_ladder.runtime import seed_of
+from diffusion_ladder.torchvision_import import repair_torchvision
 
 CARD = "rung.json"
 
@@ -69,6 +70,8 @@ def build_scheduler(name: str, schedule: Schedule, **options: Any) -> Any:
 
 def network_module(settings: Network) -> Any:
     """The module networks/NAME.py, with its functions build, save and load."""
+    if settings.name.startswith("diffusers"):
+        repair_torchvision()  # which diffusers' networks import
     return importlib.import_module(f"diffusion_ladder.networks.{settings.name}")
 
 

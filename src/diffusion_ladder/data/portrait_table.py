@@ -37,23 +37,33 @@ class FilterCounts:
 
 
 @contextlib.contextmanager
-def open_portraits(path: Path) -> Iterator[Any]:
+def reading(path: Path) -> Iterator[None]:
+    """Turn pyarrow's errors into a UserError of one line that names the file."""
+    import pyarrow
+
+    try:
+        yield
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: can't be read as parquet ({' '.join(str(error).split())})") from None
+
+
+def open_portraits(path: Path) -> Any:
     """Open a parquet file that has the columns image (the bytes of image files) and gender (numbers), for pyarrow.
 
     The image is a binary column, or a struct with a binary field `bytes`, as the library datasets writes it.
 
+    Returns:
+        a pyarrow ParquetFile, to be closed.
+
     Raises:
         UserError: the file is missing, is not parquet, is damaged, or has other columns.
     """
-    import pyarrow
     import pyarrow.parquet
 
-    try:
-        with pyarrow.parquet.ParquetFile(path) as table:
-            check_columns(path, table.schema_arrow)
-            yield table
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: can't be read as parquet ({' '.join(str(error).split())})") from None
+    with reading(path):
+        table = pyarrow.parquet.ParquetFile(path)
+        check_columns(path, table.schema_arrow)
+        return table
 
 
 def check_columns(path: Path, schema: Any) -> None:
@@ -92,7 +102,7 @@ def filter_portraits(source: Path, labels: Mapping[int, int], target: Path) -> F
     schema = pyarrow.schema([("image", pyarrow.binary()), ("label", pyarrow.int64())])
     with open_portraits(source) as table, replacing(target) as temporary:
         with pyarrow.parquet.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as writer:
-            for batch in batches(table):
+            for batch in batches(table, source):
                 rows = [row for row in batch if keep(row, labels, dropped)]
                 genders.update(gender for _, gender in batch)
                 classes = [labels[gender] for _, gender in rows]
@@ -102,9 +112,9 @@ def filter_portraits(source: Path, labels: Mapping[int, int], target: Path) -> F
     return FilterCounts(rows_in=genders.total(), dropped=dict(dropped), kept=dict(kept))
 
 
-def batches(table: Any) -> Iterator[list[tuple[bytes | None, Any]]]:
-    """The rows of an open parquet file as (image bytes, gender), a batch at a time."""
-    with tqdm(total=table.metadata.num_rows, unit=" rows", desc="filter") as progress:
+def batches(table: Any, path: Path) -> Iterator[list[tuple[bytes | None, Any]]]:
+    """The rows of an open parquet file as (image bytes, gender), a batch at a time, with a progress bar."""
+    with reading(path), tqdm(total=table.metadata.num_rows, unit=" rows", desc="filter") as progress:
         for batch in table.iter_batches(BATCH_ROWS, columns=["image", "gender"]):
             images, genders = batch.column("image").to_pylist(), batch.column("gender").to_pylist()
             yield [
@@ -112,6 +122,19 @@ def batches(table: Any) -> Iterator[list[tuple[bytes | None, Any]]]:
                 for image, gender in zip(images, genders, strict=True)
             ]
             progress.update(len(images))
+
+
+def filtered_rows(path: Path) -> Iterator[tuple[bytes, int]]:
+    """The rows (image file's bytes, class index) that `filter_portraits` wrote, with a progress bar."""
+    import pyarrow.parquet
+
+    with (
+        pyarrow.parquet.ParquetFile(path) as table,
+        tqdm(total=table.metadata.num_rows, unit=" rows", desc="preprocess") as progress,
+    ):
+        for batch in table.iter_batches(BATCH_ROWS, columns=["image", "label"]):
+            yield from zip(batch.column("image").to_pylist(), batch.column("label").to_pylist(), strict=True)
+            progress.update(len(batch))
 
 
 def keep(row: tuple[bytes | None, Any], labels: Mapping[int, int], dropped: Counter[str]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from torch import Tensor
 
 from diffusion_ladder.artifacts import sha256_of_file, write_bytes
 from diffusion_ladder.data.card import raw_card
@@ -15,7 +15,7 @@ from diffusion_ladder.data.decoding import decode_image, to_square, to_tensor
 from diffusion_ladder.data.drawn_portraits import Portrait, check_options, draw_portraits, plan_portraits, style_facts
 from diffusion_ladder.data.files import copy_file
 from diffusion_ladder.data.normalise import IMAGES
-from diffusion_ladder.data.portrait_table import FILE_NAME, PARQUET_OPTIONS, open_portraits
+from diffusion_ladder.data.portrait_table import FILE_NAME, PARQUET_OPTIONS, filtered_rows, open_portraits
 from diffusion_ladder.data.split import Splits, is_held_out
 from diffusion_ladder.params import DicebearSource, HubSource, ParquetSource, PortraitsPreprocess
 from diffusion_ladder.runtime import UserError
@@ -39,6 +39,14 @@ COLUMNS = {
     "image": "Image",
 }
 ROW_GROUP_ROWS = 500
+# What to say about the hub library's errors, by the name of their class.
+HUB_ERRORS = {
+    "LocalEntryNotFoundError": "the hub can't be reached, and the file is not in its cache: connect to a network",
+    "GatedRepoError": "access is restricted: accept the data set's conditions on the hub and log in (`hf auth login`)",
+    "RepositoryNotFoundError": "there is no such data set, or it is private: check sources.hub.repository or log in",
+    "RevisionNotFoundError": "there is no such revision: check sources.hub.revision",
+    "EntryNotFoundError": "there is no such file: check sources.hub.file",
+}
 GO_ON = "or set datasets.faces.source to dicebear (drawn here) or parquet (a file that you have)"
 
 
@@ -130,27 +138,17 @@ def download_from_hub(settings: HubSource) -> Path:
     """
     import huggingface_hub
     from huggingface_hub import errors
+    from huggingface_hub.utils import logging
 
-    huggingface_hub.utils.logging.set_verbosity_error()  # its retries would fill the screen
+    logging.set_verbosity_error()  # its retries would fill the screen
+    name, revision = settings.file, settings.revision
+    print(f"{settings.repository}/{name}: from the hub, or from its cache", flush=True)
     try:
-        return Path(
-            huggingface_hub.hf_hub_download(
-                settings.repository, settings.file, revision=settings.revision, repo_type="dataset"
-            )
-        )
-    except errors.LocalEntryNotFoundError:
-        reason = "the hub can't be reached, and the file is not in its cache: connect to a network"
-    except errors.GatedRepoError:
-        reason = "access is restricted: accept its conditions on the hub and log in with `hf auth login`"
-    except errors.RepositoryNotFoundError:
-        reason = "there is no such data set, or it is private: check sources.hub.repository or log in"
-    except errors.RevisionNotFoundError:
-        reason = f"there is no revision {settings.revision}: check sources.hub.revision"
-    except errors.EntryNotFoundError:
-        reason = "there is no such file: check sources.hub.file"
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-    raise UserError(f"{settings.repository}/{settings.file}: {reason}, {GO_ON}")
+        return Path(huggingface_hub.hf_hub_download(settings.repository, name, revision=revision, repo_type="dataset"))
+    except (OSError, ValueError, RuntimeError, errors.HTTPError, errors.XetDownloadError) as error:
+        known = [HUB_ERRORS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in HUB_ERRORS]
+        reason = known[0] if known else " ".join(str(error).split())
+    raise UserError(f"{settings.repository}/{name} at revision {revision}: {reason}; {GO_ON}")
 
 
 def fetch_local(settings: ParquetSource, folder: Path) -> dict[str, Any]:
@@ -181,16 +179,17 @@ def preprocess(folder: Path, settings: PortraitsPreprocess) -> Splits:
     Returns:
         train and test as uint8 (N, 3, image_size, image_size); the facts describe the pictures before.
     """
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(folder / FILE_NAME)
-    labels = torch.tensor(table.column("label").to_pylist(), dtype=torch.int64)
-    images = torch.empty(len(labels), 3, settings.image_size, settings.image_size, dtype=torch.uint8)
-    sizes = []
-    for index, data in enumerate(tqdm(table.column("image"), unit=" images", desc="preprocess")):
-        picture = decode_image(data.as_py())
+    images, labels, sizes = [], [], []
+    for data, label in filtered_rows(folder / FILE_NAME):
+        picture = decode_image(data)
         sizes.append(picture.size)
-        images[index] = to_tensor(to_square(picture, settings.image_size, settings.crop))
+        images.append(to_tensor(to_square(picture, settings.image_size, settings.crop)))
+        labels.append(label)
+    return split_images(torch.stack(images), torch.tensor(labels), sizes, settings)
+
+
+def split_images(images: Tensor, labels: Tensor, sizes: list[tuple[int, int]], settings: PortraitsPreprocess) -> Splits:
+    """Split uint8 (N, 3, image_size, image_size) images; `sizes` are the pictures' (width, height) before."""
     held_out = is_held_out(images, settings.test_fraction)
     return Splits(
         train=images[~held_out],

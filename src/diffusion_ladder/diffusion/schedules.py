@@ -8,26 +8,26 @@ Everything is float64; whoever multiplies a sample by a coefficient casts it onc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 COSINE_OFFSET = 0.008  # Nichol and Dhariwal, s in eq. 17: keeps the first betas from vanishing
-LARGEST_COSINE_BETA = 0.999  # ibid., section 3.2: avoids a singularity at t = T
+LARGEST_BETA = 0.999  # ibid., section 3.2: avoids a singularity at t = T
 SIGMOID_REACH = 6.0  # the sigmoid schedule runs over [-6, 6], where the function is all but saturated
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """The forward process q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I), DDPM eq. 4, for t = 0 ... T-1."""
+    """The forward process q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I), t = 0 ... T-1: DDPM eq. 4."""
 
-    beta: Tensor  # (T,) float64: variance added by step t
-    alpha: Tensor  # (T,) float64: 1 - beta
-    alpha_bar: Tensor  # (T,) float64: product of the alphas up to t
-    snr: Tensor  # (T,) float64: signal-to-noise ratio alpha_bar / (1 - alpha_bar), falls to 0
-    sigma: (
-        Tensor  # (T,) float64: sqrt((1 - alpha_bar) / alpha_bar), noise relative to an unscaled x_0; infinite at SNR 0
-    )
+    # all (T,) float64
+    beta: Tensor  # variance added by step t
+    alpha: Tensor  # 1 - beta
+    alpha_bar: Tensor  # product of the alphas up to t
+    snr: Tensor  # signal-to-noise ratio alpha_bar / (1 - alpha_bar)
+    sigma: Tensor  # standard deviation of the noise beside an unscaled x_0, 1 / sqrt(snr): infinite at SNR 0
 
     @property
     def T(self) -> int:  # noqa: N802 (the papers' name)
@@ -40,7 +40,7 @@ class NoiseSchedule:
         return math.sqrt(self.alpha_bar[-1].item())
 
     def alpha_bar_at(self, t: Tensor) -> Tensor:
-        """alpha_bar at integer timesteps t of any shape, float64, on t's device (the CPU for MPS, which has no float64)."""
+        """alpha_bar at integer timesteps t of any shape: float64, on t's device (the CPU for MPS, which lacks it)."""
         device = torch.device("cpu") if t.device.type == "mps" else t.device
         return self.alpha_bar.to(device)[t.to(device)]
 
@@ -54,13 +54,14 @@ def make_schedule(
 ) -> NoiseSchedule:
     """The schedule of that name, checked: a beta outside (0, 1) is no variance of a diffusion.
 
-    name: linear | scaled_linear | squaredcos_cap_v2 | sigmoid | laplace; beta_start and beta_end are the first and
-    last beta (the cosine and Laplace schedules have their own). Raises ValueError, and NotImplementedError for another name.
+    name: linear | scaled_linear | squaredcos_cap_v2 | sigmoid | laplace. beta_start, beta_end: the first and the last
+    beta (squaredcos_cap_v2 and laplace have their own). rescale_betas_zero_snr: end in pure noise, at beta = 1.
+    Raises ValueError for such a beta or T < 1, NotImplementedError for another name.
     """
     if T < 1:
         raise ValueError(f"T is {T}: a schedule needs at least one timestep")
     beta = make_beta(name, T, beta_start, beta_end)
-    if not (0 < beta.min().item() and beta.max().item() < 1):
+    if beta.min() <= 0 or beta.max() >= 1:
         raise ValueError(
             f"schedule {name} from beta_start {beta_start} to beta_end {beta_end} leaves (0, 1), where betas belong"
         )
@@ -69,23 +70,24 @@ def make_schedule(
 
 def schedule_from_betas(beta: Tensor, rescale_betas_zero_snr: bool = False) -> NoiseSchedule:
     """The schedule with these betas (T,), taken as they are; optionally rescaled to zero terminal SNR."""
-    alpha_bar = torch.cumprod(1 - beta.to(torch.float64), dim=0)  # (T,)
+    beta = beta.to(torch.float64)
+    alpha_bar = torch.cumprod(1 - beta, dim=0)  # (T,)
     if rescale_betas_zero_snr:
-        alpha_bar = rescale_to_zero_terminal_snr(alpha_bar)
-    return schedule_from_alpha_bar(alpha_bar)
+        return schedule_from_alpha_bar(rescale_to_zero_terminal_snr(alpha_bar))
+    return schedule_of(beta, alpha_bar)
 
 
 def schedule_from_alpha_bar(alpha_bar: Tensor) -> NoiseSchedule:
     """The schedule whose alpha_bar (T,) is given: alpha_t = alpha_bar_t / alpha_bar_{t-1}."""
     alpha_bar = alpha_bar.to(torch.float64)
     alpha = torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
-    return NoiseSchedule(
-        beta=1 - alpha,
-        alpha=alpha,
-        alpha_bar=alpha_bar,
-        snr=alpha_bar / (1 - alpha_bar),
-        sigma=((1 - alpha_bar) / alpha_bar).sqrt(),
-    )
+    return schedule_of(1 - alpha, alpha_bar)
+
+
+def schedule_of(beta: Tensor, alpha_bar: Tensor) -> NoiseSchedule:
+    """The schedule of matching betas and alpha_bars, both (T,) float64."""
+    snr = alpha_bar / (1 - alpha_bar)
+    return NoiseSchedule(beta=beta, alpha=1 - beta, alpha_bar=alpha_bar, snr=snr, sigma=snr.rsqrt())
 
 
 def make_beta(name: str, T: int, beta_start: float, beta_end: float) -> Tensor:
@@ -103,17 +105,14 @@ def make_beta(name: str, T: int, beta_start: float, beta_end: float) -> Tensor:
             rising = torch.linspace(-SIGMOID_REACH, SIGMOID_REACH, T, dtype=torch.float64).sigmoid()
             return beta_start + (beta_end - beta_start) * rising
         case _:
-            raise NotImplementedError(
-                f"beta_schedule {name} is not implemented: choose linear, scaled_linear, squaredcos_cap_v2, sigmoid or laplace"
-            )
+            known = "linear, scaled_linear, squaredcos_cap_v2, sigmoid or laplace"
+            raise NotImplementedError(f"beta_schedule {name} is not implemented: choose {known}")
 
 
 def beta_of_alpha_bar(alpha_bar_of: Callable[[float], float], T: int) -> Tensor:
-    """Betas of a continuous alpha_bar(u), u in [0, 1]: beta_t = 1 - alpha_bar((t+1)/T) / alpha_bar(t/T), at most 0.999."""
+    """Betas of a continuous alpha_bar(u), u in [0, 1]: 1 - alpha_bar((t+1)/T) / alpha_bar(t/T), at most 0.999."""
     alpha_bar = [alpha_bar_of(t / T) for t in range(T + 1)]
-    beta = [
-        min(1 - after / before, LARGEST_COSINE_BETA) for before, after in zip(alpha_bar, alpha_bar[1:], strict=False)
-    ]
+    beta = [min(1 - after / before, LARGEST_BETA) for before, after in pairwise(alpha_bar)]
     return torch.tensor(beta, dtype=torch.float64)
 
 
@@ -123,13 +122,16 @@ def cosine_alpha_bar(u: float) -> float:
 
 
 def laplace_alpha_bar(u: float) -> float:
-    """A log-SNR that follows the Laplace distribution's quantiles (arXiv 2407.03297), with the constants of diffusers."""
+    """Log-SNRs at the quantiles of a Laplace distribution (arXiv 2407.03297), with the constants of diffusers."""
     log_snr = -0.5 * math.copysign(1, 0.5 - u) * math.log(1 - 2 * abs(0.5 - u) + 1e-6)
     return math.sqrt(1 / (1 + math.exp(-log_snr)))
 
 
 def rescale_to_zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
-    """Shift and scale sqrt(alpha_bar) so that the last is exactly 0 and the first stays (arXiv 2305.08891, Algorithm 1)."""
+    """alpha_bar (T,) with its root shifted and scaled, so that the last is 0 and the first stays.
+
+    Algorithm 1 of arXiv 2305.08891. Raises ValueError for fewer than two timesteps.
+    """
     signal = alpha_bar.sqrt()  # (T,)
     if len(signal) < 2:
         raise ValueError("zero terminal SNR needs at least two timesteps: the first keeps its SNR, the last gets none")
@@ -140,10 +142,10 @@ def rescale_to_zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
 def signal_and_noise_scales(alpha_bar_t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
     """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t): computed in float64, cast once to x's dtype, shaped to broadcast.
 
-    alpha_bar_t: a number, for a batch that shares its timestep, or a float64 tensor () or (B,) beside x (B, ...).
+    alpha_bar_t: a number or (), for a batch that shares its timestep, or (B,) float64 beside x (B, ...).
     """
-    if isinstance(alpha_bar_t, float):
-        return math.sqrt(alpha_bar_t), math.sqrt(1 - alpha_bar_t)
+    if not isinstance(alpha_bar_t, Tensor) or alpha_bar_t.ndim == 0:  # plain numbers suit every device and dtype
+        return math.sqrt(alpha_bar_t), math.sqrt(1 - float(alpha_bar_t))
     alpha_bar_t = alpha_bar_t.reshape(-1, *[1] * (x.ndim - 1))  # (B, 1, ..., 1)
     signal, noise = alpha_bar_t.sqrt(), (1 - alpha_bar_t).sqrt()
     return signal.to(x.dtype).to(x.device), noise.to(x.dtype).to(x.device)

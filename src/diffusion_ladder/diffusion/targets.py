@@ -13,8 +13,8 @@ from diffusion_ladder.diffusion.schedules import signal_and_noise_scales
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 NO_SIGNAL = (
-    "epsilon-prediction is undefined at zero terminal SNR: there x_t is pure noise, so epsilon = x_t tells nothing about"
-    " x_0 (arXiv 2305.08891, section 3.2); choose v_prediction or sample, or a schedule that isn't rescaled"
+    "epsilon-prediction is undefined at zero terminal SNR: there x_t is pure noise, so epsilon = x_t tells nothing"
+    " about x_0 (arXiv 2305.08891, section 3.2); choose v_prediction or sample, or a schedule that isn't rescaled"
 )
 NO_NOISE = "epsilon can't be told from x_0 where alpha_bar is 1: there is no noise in x_t"
 
@@ -80,14 +80,16 @@ def refuse_value(alpha_bar_t: Tensor | float, forbidden: float, reason: str) -> 
 
 
 def unknown_prediction_type(prediction_type: str) -> ValueError:
+    """The error for a prediction type that isn't one."""
     return ValueError(f"prediction_type {prediction_type} must be one of epsilon, sample or v_prediction")
 
 
-def loss_weight(name: str, prediction_type: str, snr: Tensor, gamma: float = 5.0) -> Tensor:
+def loss_weight(name: str, prediction_type: str, snr: Tensor, gamma: float) -> Tensor:
     """Weight of the squared error of a prediction, per sample; snr (B,) in [0, inf], the result is finite there.
 
-    uniform: 1 whatever is predicted. min_snr: clamped SNR with gamma (arXiv 2303.09556; 5 there). p2: (1 + SNR)^-gamma
-    on epsilon's error (arXiv 2204.00227; 1 there). The last two weigh the same error the same whatever is predicted.
+    uniform: 1 whatever is predicted. min_snr: SNR clamped at gamma (arXiv 2303.09556; 5 there) on x_0's error. p2:
+    (1 + SNR)^-gamma on epsilon's error (arXiv 2204.00227; 1 there). The last two give the same loss whatever is
+    predicted; both give v_prediction the weight 0 at SNR 0. Raises ValueError for another name or prediction type.
     """
     match name:
         case "uniform":
@@ -101,7 +103,7 @@ def loss_weight(name: str, prediction_type: str, snr: Tensor, gamma: float = 5.0
 
 
 def min_snr_weight(prediction_type: str, snr: Tensor, gamma: float) -> Tensor:
-    """min(SNR, gamma) on x_0's error, and its equivalents: min-SNR-gamma (Hang et al., arXiv 2303.09556, section 3.4)."""
+    """min(SNR, gamma) on x_0's error, and its equivalents (Hang et al., arXiv 2303.09556)."""
     match prediction_type:
         case "sample":
             return snr.clamp(max=gamma)
@@ -114,7 +116,7 @@ def min_snr_weight(prediction_type: str, snr: Tensor, gamma: float) -> Tensor:
 
 
 def p2_weight(prediction_type: str, snr: Tensor, gamma: float, k: float = 1.0) -> Tensor:
-    """1 / (k + SNR)^gamma on epsilon's error, and its equivalents: P2 (Choi et al., arXiv 2204.00227, eq. 8)."""
+    """1 / (k + SNR)^gamma on epsilon's error, and its equivalents: P2 (Choi et al., arXiv 2204.00227)."""
     on_epsilon = (k + snr) ** -gamma
     match prediction_type:
         case "epsilon":

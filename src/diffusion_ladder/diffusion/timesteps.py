@@ -1,5 +1,7 @@
 """Which of the T training timesteps a sampler visits: Table 2 of arXiv 2305.08891."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,21 +21,21 @@ def spaced_timesteps(spacing: str, T: int, steps: int, steps_offset: int = 0) ->
         case "linspace":
             timesteps = np.linspace(0, T - 1, steps).round()[::-1]
         case "leading":
-            timesteps = np.arange(steps)[::-1] * (T // steps) + steps_offset
+            timesteps = np.arange(steps, dtype=np.float64)[::-1] * (T // steps) + steps_offset
         case "trailing":  # arange by a fraction may overrun by one element, which would be the timestep -1
             timesteps = np.arange(T, 0, -T / steps)[:steps].round() - 1
         case _:
             raise ValueError(f"timestep_spacing {spacing} is not supported: choose linspace, leading or trailing")
     if timesteps[0] >= T:
         raise ValueError(
-            f"steps_offset {steps_offset} starts at timestep {timesteps[0]}; the last trained on is {T - 1}"
+            f"steps_offset {steps_offset} starts at timestep {timesteps[0]:.0f}; the last trained on is {T - 1}"
         )
     return torch.from_numpy(timesteps.astype(np.int64))
 
 
 def checked_timesteps(timesteps: list[int], T: int) -> Tensor:
     """The given timesteps as (steps,) int64. Raises ValueError unless they fall strictly and start below T."""
-    if any(later >= earlier for earlier, later in zip(timesteps, timesteps[1:], strict=False)):
+    if any(later >= earlier for earlier, later in pairwise(timesteps)):
         raise ValueError("`custom_timesteps` must be in descending order.")
     if timesteps[0] >= T:
         raise ValueError(f"`timesteps` must start before `self.config.train_timesteps`: {T}.")

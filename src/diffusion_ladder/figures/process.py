@@ -23,11 +23,14 @@ LIMIT = 3.4  # points are shown up to so many standard deviations from the mean
 SHEET_ROWS = 5  # of a contact sheet
 PANEL = 104  # side of a contact sheet's panel, in pixels
 LARGE_PANEL = 262
-ANIMATED_PANEL = 300
+ANIMATED_PANEL = 280
 TRACKED_INDEX = 0  # the first point: nobody chose it
 FIRST_FRAME, LAST_FRAME = 700, 2000  # milliseconds that an animation rests on its ends
 EXAMPLES = 3  # images whose way is shown
-STRIP_COLOURS = 128  # of a strip of noisy colour images
+STRIP_COLOURS = 64  # of the clean images in a strip; noise has fewer
+ANIMATION_COLOURS = 24
+ANIMATION_WIDTH = 700  # of the tiles of an animation of images, at most
+ANIMATED_PIXELS = 2**14  # of all samples of an animation, at most: noise can't be compressed
 
 
 def forward_timesteps(T: int, every: int) -> list[int]:
@@ -153,7 +156,7 @@ def points_frames(panels: dict[str, Tensor], timesteps: Sequence[int]) -> Iterat
         panels: title to (F, N, 2) standardised points; drawn side by side.
         timesteps: the F timesteps, told in the first panel's title.
     """
-    side, palette = ANIMATED_PANEL, style.points_palette()
+    side = ANIMATED_PANEL
     figure = style.blank(len(panels) * (side + 8) + 8, side + 36)
     artists = []
     for index, points in enumerate(panels.values()):
@@ -169,7 +172,7 @@ def points_frames(panels: dict[str, Tensor], timesteps: Sequence[int]) -> Iterat
             if index == 0:
                 trail.set_data(*points[: frame + 1, TRACKED_INDEX].T)
             axes.set_title(title if index else f"{title}, t = {t}")
-        yield style.with_palette(style.rasterise(figure), palette)
+        yield style.with_palette(style.rasterise(figure), style.POINTS_PALETTE)
 
 
 def points_exhibits(
@@ -192,20 +195,20 @@ def forward_sheet_exhibit(states: Tensor, timesteps: list[int], x_0: Tensor, sch
     return Exhibit(
         "forward.png",
         "Forward process",
-        f"Data dissolve into noise; read line by line. {even_caption(schedule)} The green point is one training point, followed all the "
-        f"way: it keeps the same noise vector, so its path is a smooth arc. At t = {schedule.T}, "
-        f"{100 * schedule.terminal_signal:.1f} % of each coordinate is left.",
+        f"Data dissolve into noise; read line by line. {crossing_sentence(schedule)} The green point is one training point, "
+        "followed all the way: it keeps one noise vector, so its path is a smooth arc. "
+        f"At t = {schedule.T}, {100 * schedule.terminal_signal:.1f} % of each coordinate is left.",
         f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which {len(x_0)} points lose "
         "their shape and become a round cloud; one green point is marked in all of them. Two larger plots show the data and "
         "the green point's path.",
-        style.encode_png(style.with_palette(style.rasterise(sheet), style.points_palette())),
+        style.encode_png(style.with_palette(style.rasterise(sheet), style.POINTS_PALETTE)),
     )
 
 
-def even_caption(schedule: NoiseSchedule) -> str:
-    """Where noise overtakes signal, as a sentence."""
+def crossing_sentence(schedule: NoiseSchedule) -> str:
+    """Where noise overtakes signal, in a sentence."""
     t = schedule_crossing(schedule)
-    return "Signal stays stronger than noise up to the end." if t is None else f"From t = {t} on, noise outweighs signal."
+    return "The signal outweighs the noise up to the end." if t is None else f"From t = {t} on, noise outweighs signal."
 
 
 def schedule_crossing(schedule: NoiseSchedule) -> int | None:
@@ -235,7 +238,7 @@ def reverse_points_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iter
         for name in ("states", "predicted", "final")
     )
     states, predicted = states[chosen], predicted[chosen]  # (F, N, 2)
-    sampler, palette = style.sampler_title(artifacts.sampler), style.points_palette()
+    sampler = style.sampler_title(artifacts.sampler)
     sheet = contact_sheet(states, timesteps, final, "samples $x_0$", clean_first=False)
     yield Exhibit(
         "reverse.png",
@@ -245,7 +248,7 @@ def reverse_points_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iter
         f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which a round cloud of "
         f"{len(final)} points gains the shape of the data; one green point is marked in all of them. Two larger plots show "
         "the finished samples and the green point's path.",
-        style.encode_png(style.with_palette(style.rasterise(sheet), palette)),
+        style.encode_png(style.with_palette(style.rasterise(sheet), style.POINTS_PALETTE)),
     )
     panels = {"noisy points": states, "predicted clean points": predicted}
     frames = list(points_frames({name: torch.cat([all_, final[None]]) for name, all_ in panels.items()}, [*timesteps, 0]))
@@ -266,7 +269,7 @@ def reverse_points_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iter
         "Above, noisy points; below, the clean points that the network predicts from them. One step from pure noise can only "
         "reach the middle of the data, which is why sampling takes many.",
         f"Two rows of {len(few)} scatter plots: noisy points at falling t, and below each the predicted clean points.",
-        style.encode_png(style.with_palette(style.rasterise(sheet), palette)),
+        style.encode_png(style.with_palette(style.rasterise(sheet), style.POINTS_PALETTE)),
     )
 
 
@@ -281,46 +284,125 @@ def first_of_each_class(labels: Tensor, count: int) -> list[int]:
     return turns[:count]
 
 
-def forward_strip(images: Tensor, timesteps: Sequence[int]) -> Figure:
-    """Rows of images that dissolve into noise: (F, N, channels, h, w) uint8 states and their F timesteps."""
-    rows = images.transpose(0, 1)  # (N, F, channels, h, w)
-    return style.mosaic(
-        rows, style.scale_of(rows), column_titles=[f"{t}" for t in timesteps], row_titles=[""] * len(rows), corner="t ="
-    )
+def forward_strip(states: Tensor, timesteps: Sequence[int]) -> Figure:
+    """Rows of images that dissolve into noise, from left to right: (F, N, channels, h, w) uint8 and the F timesteps."""
+    rows = states.transpose(0, 1)  # (N, F, channels, h, w)
+    return style.mosaic(rows, style.scale_of(rows), column_titles=titles_of(timesteps))
 
 
-def reverse_rows(states: Tensor, predicted: Tensor, chosen: Sequence[int]) -> Tensor:
-    """(F, K, ...) states and predictions to (2 len(chosen), F, ...): of each chosen sample, states above predictions."""
-    pairs = torch.stack([states[:, chosen], predicted[:, chosen]], dim=2)  # (F, k, 2, ...)
-    return pairs.flatten(1, 2).transpose(0, 1)
+def titles_of(timesteps: Sequence[int]) -> list[str]:
+    """Column titles that name the letter once."""
+    return [f"t = {t}" if index == 0 else f"{t}" for index, t in enumerate(timesteps)]
 
 
-def reverse_strip(rows: Tensor, timesteps: Sequence[int], names: Sequence[str]) -> Figure:
-    """Rows of noisy and predicted images in turn: (2k, F, channels, h, w) uint8, F timesteps, a name for each pair."""
-    titles = [f"{name}{what}" for name in names for what in ("noisy", "predicted")]
-    return style.mosaic(
-        rows, style.scale_of(rows), titles, [f"{t}" for t in timesteps], group=2, corner="t ="
-    )
+def paired_rows(states: Tensor, predicted: Tensor) -> Tensor:
+    """(F, K, ...) states and predictions to (2 K, F, ...): of each sample, a row of states above one of predictions."""
+    return torch.stack([states, predicted], dim=2).flatten(1, 2).transpose(0, 1)
 
 
-def image_frames(states: Tensor, predicted: Tensor, timesteps: Sequence[int], classes: Sequence[str]) -> Iterator[Image.Image]:
+def paired_titles(names: Sequence[str]) -> list[str]:
+    """Titles of such rows: those of a class bear its name, those of an unconditional rung ("") don't."""
+    return [f"{name}, {what}" if name else what for name in names for what in ("noisy", "predicted")]
+
+
+def reverse_strip(states: Tensor, predicted: Tensor, timesteps: Sequence[int], names: Sequence[str]) -> Figure:
+    """Noisy images above the clean ones predicted from them: (F, K, channels, h, w) uint8, F timesteps, K names."""
+    rows = paired_rows(states, predicted)
+    return style.mosaic(rows, style.scale_of(rows), paired_titles(names), titles_of(timesteps), group=2)
+
+
+def image_frames(
+    states: Tensor, predicted: Tensor, timesteps: Sequence[int], classes: Sequence[str]
+) -> Iterator[Image.Image]:
     """Frames of the reverse process of images: for each class a row of noisy images above a row of predicted ones.
 
     Args:
         states, predicted: (F, K, channels, h, w) uint8; sample k has class k // (K / number of classes).
         timesteps: the F timesteps, told above.
-        classes: names of the classes, or none for an unconditional rung.
+        classes: names of the classes; one empty name for an unconditional rung.
     """
-    groups = max(1, len(classes))
-    titles = [f"{name}{what}" for name in prefixes(classes) for what in ("noisy", "predicted")]
-    scale = style.scale_of(states, 6 * groups)
-    for frame, t in enumerate(timesteps):
-        both = torch.stack([states[frame].unflatten(0, (groups, -1)), predicted[frame].unflatten(0, (groups, -1))], dim=1)
-        rows = both.flatten(0, 1)  # (2 groups, K / groups, channels, h, w)
-        columns = [f"t = {t}", *[""] * (rows.shape[1] - 1)]
-        yield style.rasterise(style.mosaic(rows, scale, titles, columns, group=2))
+    for state, clean, t in zip(states, predicted, timesteps, strict=True):
+        by_class = [images.unflatten(0, (len(classes), -1)) for images in (state, clean)]  # (classes, K / classes, ...)
+        rows = torch.stack(by_class, dim=1).flatten(0, 1)  # (2 classes, K / classes, channels, h, w)
+        titles = [f"t = {t}", *[""] * (rows.shape[1] - 1)]
+        scale = style.scale_of(rows, ANIMATION_WIDTH)
+        yield style.rasterise(style.mosaic(rows, scale, paired_titles(classes), titles, group=2))
 
 
-def prefixes(classes: Sequence[str]) -> list[str]:
-    """What precedes a row's title: the class's name, or nothing for an unconditional rung."""
-    return [f"{name}, " for name in classes] or [""]
+def image_exhibits(
+    artifacts: RungArtifacts, schedule: NoiseSchedule, settings: Figures, generator: torch.Generator
+) -> Iterator[Exhibit]:
+    """The processes of a rung of images."""
+    chosen = first_of_each_class(artifacts.data["train_labels"], EXAMPLES)
+    x_0 = normalise(artifacts.data["train"][chosen], artifacts.normalisation)  # (N, channels, h, w)
+    epsilon = torch.randn(x_0.shape, generator=generator)
+    timesteps = forward_timesteps(schedule.T, settings.forward_every)
+    noisy = forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)
+    states = unnormalise(torch.cat([x_0[None], noisy]), artifacts.normalisation)  # (1 + F, N, channels, h, w)
+    yield Exhibit(
+        "forward.png",
+        "Forward process",
+        f"Training images dissolve into noise from left (t = 0, the data) to right. {crossing_sentence(schedule)} At "
+        f"t = {schedule.T}, {100 * schedule.terminal_signal:.1f} % of the image's contrast is left.",
+        f"{len(x_0)} rows of {len(states)} images: each row starts with a training image and ends with noise.",
+        encode_strip(forward_strip(states, [0, *timesteps]), states[0]),
+    )
+    yield from reverse_image_exhibits(artifacts, settings)
+
+
+def encode_strip(strip: Figure, clean: Tensor) -> bytes:
+    """PNG of a strip of images between noise and (N, channels, h, w) clean images."""
+    return style.encode_png(style.with_palette(style.rasterise(strip), style.picture_palette(clean, STRIP_COLOURS)))
+
+
+def reverse_image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:
+    """reverse.png and reverse.webp of images; both end with the finished samples."""
+    paths = artifacts.trajectories
+    frames = spread(len(paths["sampling.timesteps"]), settings.panels)
+    timesteps = [*(paths["sampling.timesteps"][frames] + 1).tolist(), 0]
+    states, predicted = (
+        torch.cat([paths[f"sampling.{name}"][frames], paths["sampling.final"][None]]) for name in ("states", "predicted")
+    )  # (F + 1, K, channels, h, w)
+    classes = artifacts.classes or [""]
+    per_class = states.shape[1] // len(classes)
+    shown = list(range(0, states.shape[1], per_class)) if artifacts.classes else list(range(min(EXAMPLES, per_class)))
+    names = [classes[index // per_class] for index in shown]
+    strip = reverse_strip(states[:, shown], predicted[:, shown], timesteps, names)
+    same_noise = " Every class starts from the same noise." if artifacts.classes else ""
+    sampler = style.sampler_title(artifacts.sampler)
+    yield Exhibit(
+        "reverse.png",
+        "Reverse process",
+        f"From noise to sample ({sampler}): each pair of rows shows a noisy image above the clean image that the network "
+        f"predicts from it. Predictions start as a blurred average and settle as t falls.{same_noise}",
+        f"{len(shown)} pairs of rows of {len(timesteps)} images: noise turns into a picture, and predictions get sharper.",
+        encode_strip(strip, predicted[:, shown].flatten(0, 1)),
+    )
+    yield image_animation_exhibit(states, predicted, timesteps, classes, settings.frames_per_second)
+
+
+def image_animation_exhibit(
+    states: Tensor, predicted: Tensor, timesteps: list[int], classes: list[str], frames_per_second: int
+) -> Exhibit:
+    """reverse.webp of images: the first samples of each class, as many as a small file holds."""
+    per_class, pixels = states.shape[1] // len(classes), states.shape[3] * states.shape[4]
+    few = min(per_class, max(1, ANIMATED_PIXELS // pixels // len(classes)))
+    shown = [label * per_class + index for label in range(len(classes)) for index in range(few)]
+    palette = style.picture_palette(predicted[:, shown].flatten(0, 1), ANIMATION_COLOURS)
+    pictures = image_frames(states[:, shown], predicted[:, shown], timesteps, classes)
+    frames = [style.with_palette(picture, palette) for picture in pictures]
+    return Exhibit(
+        "reverse.webp",
+        "Reverse process, moving",
+        f"The same in motion, for {len(shown)} samples, in few colours to keep the file small.",
+        f"Animation of {len(shown)} noisy images above the images predicted from them, while noise turns into pictures.",
+        style.encode_animation(frames, durations(len(frames), frames_per_second)),
+    )
+
+
+def exhibits(
+    artifacts: RungArtifacts, schedule: NoiseSchedule, settings: Figures, generator: torch.Generator
+) -> Iterator[Exhibit]:
+    """The forward and the reverse process of a rung; `generator` gives the forward process its noise."""
+    draw = points_exhibits if artifacts.is_points else image_exhibits
+    return draw(artifacts, schedule, settings, generator)

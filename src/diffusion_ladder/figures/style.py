@@ -6,6 +6,7 @@ Ito, which stay apart for colour-blind readers; the tracked point also differs b
 """
 
 import io
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from PIL import Image
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import Normalisation
 
 INK = "#1f2933"  # text
+GREY_INK = "#262626"  # text beside images: a picture in greys stays one
 RULE = "#c3cbd6"  # frames and ticks
 GRID = "#e6eaf0"
 CROWD = "#8296b5"  # every point that is not the tracked one
@@ -34,7 +37,8 @@ BLUE, SKY, ORANGE, VERMILLION = "#0072b2", "#56b4e9", "#e69f00", "#d55e00"
 
 TEXT_SIZE = 15
 SMALL_TEXT_SIZE = 13
-SHEET_WIDTH = 1200  # largest width of a mosaic's tiles
+SHEET_WIDTH = 1200  # largest width of all of a mosaic's tiles
+LARGEST_TILE = 128  # largest side to which a small image is enlarged
 
 SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -111,6 +115,14 @@ class Exhibit:
         return {"file": self.file, "title": self.title, "caption": self.caption, "alt": self.alt}
 
 
+def sampler_title(facts: dict[str, Any]) -> str:
+    """How samples were drawn, for a title: from the metadata of their file."""
+    name = facts["sampler"]
+    maker = "diffusers " if name.startswith("diffusers_") else ""
+    guidance = "" if facts["guidance_scale"] == 1 else f", guidance {facts['guidance_scale']:g}"
+    return f"{maker}{name.removeprefix('diffusers_').replace('_', '-').upper()}, {facts['nfe']} evaluations{guidance}"
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
     """Matplotlib's own defaults with the house's settings, whatever the user's matplotlibrc says; undone on exit."""
@@ -154,11 +166,20 @@ def ramp(start: str, end: str, count: int) -> list[tuple[int, int, int]]:
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in mixed]
 
 
-def points_palette() -> list[tuple[int, int, int]]:
-    """The few colours of pictures of points: a small palette makes small files, a fixed one keeps the green green."""
-    pairs = [("white", CROWD, 6), ("white", TRACKED, 3), (TRACKED, TRACKED_EDGE, 2), ("white", TRAIL, 2)]
-    colours = [(255, 255, 255), *ramp("white", INK, 5), *ramp("white", RULE, 2)]
-    return colours + [colour for start, end, count in pairs for colour in ramp(start, end, count)]
+def palette_of(*ramps: tuple[str, str, int]) -> list[tuple[int, int, int]]:
+    """White, and all colours of some ramps: a fixed palette makes small files, and keeps each colour what it is."""
+    return [(255, 255, 255), *(colour for start, end, count in ramps for colour in ramp(start, end, count))]
+
+
+# More than 16 colours: PNG would pack fewer into half bytes, in which deflate finds fewer repetitions.
+POINTS_PALETTE = palette_of(
+    ("white", INK, 5), ("white", RULE, 1), ("white", CROWD, 5), ("white", TRACKED, 2), (TRACKED, TRACKED_EDGE, 2),
+    ("white", TRAIL, 2),
+)  # fmt: skip
+CHART_PALETTE = palette_of(
+    ("white", INK, 8), ("white", RULE, 2), ("white", GRID, 1), ("white", BLUE, 8), ("white", SKY, 6), ("white", ORANGE, 8),
+    ("white", VERMILLION, 8),
+)  # fmt: skip
 
 
 def with_palette(image: Image.Image, colours: Sequence[tuple[int, int, int]]) -> Image.Image:
@@ -168,38 +189,45 @@ def with_palette(image: Image.Image, colours: Sequence[tuple[int, int, int]]) ->
     return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def encode_png(image: Image.Image, colours: int | None = None) -> bytes:
-    """PNG bytes without metadata.
+def picture_palette(clean: Tensor, colours: int, cube: int = 3) -> list[tuple[int, int, int]]:
+    """A palette for noisy images: noise is what fills files, and few colours are enough to show it.
 
     Args:
-        image: RGB, or already in a palette.
-        colours: reduce an RGB image to so many colours where it has more than 256; None keeps every pixel as it is.
+        clean: (N, channels, h, w) uint8: the images without noise, whose colours are to stay what they are.
+        colours: so many greys, or so many colours of the clean images, chosen by median cut.
+        cube: levels of each of red, green and blue that stand for the noise of colour images.
     """
-    if image.mode == "RGB":
-        exact = image.getcolors(256)
-        if exact is not None:
-            image = with_palette(image, sorted(colour for _, colour in exact))  # type: ignore[misc]
-        elif colours is not None:
-            image = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    if clean.shape[1] == 1:
+        return [(255, 255, 255), *ramp("white", "black", colours - 1)]
+    levels = [round(255 * level / (cube - 1)) for level in range(cube)]
+    pixels = clean.permute(0, 2, 3, 1).flatten(0, 1).contiguous().numpy()  # (N h, w, 3)
+    chosen = Image.fromarray(pixels).quantize(colours, method=Image.Quantize.MEDIANCUT).convert("RGB").getcolors(colours)
+    assert chosen is not None
+    return sorted({*itertools.product(levels, repeat=3), *(colour for _, colour in chosen)})  # type: ignore[misc]
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """PNG bytes without metadata; an RGB image of up to 256 colours goes into a palette, which changes no pixel."""
+    if image.mode == "RGB" and (exact := image.getcolors(256)) is not None:
+        image = with_palette(image, sorted(colour for _, colour in exact))  # type: ignore[misc]
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def encode_animation(frames: Sequence[Image.Image], durations: Sequence[int], quality: int | None = None) -> bytes:
-    """A WebP animation that loops for ever.
+def encode_animation(frames: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
+    """A lossless WebP animation that loops for ever; it is small where the frames have few colours.
 
     Args:
         frames: images of one size.
         durations: how long each frame stays, in milliseconds.
-        quality: 0 to 100 for lossy compression; None for lossless.
     """
     buffer = io.BytesIO()
     first, *rest = [frame.convert("RGB") for frame in frames]
-    settings = {"lossless": True, "quality": 100} if quality is None else {"lossless": False, "quality": quality}
     first.save(
-        buffer, "WEBP", save_all=True, append_images=rest, duration=list(durations), loop=0, method=4, **settings
-    )
+        buffer, "WEBP", save_all=True, append_images=rest, duration=list(durations), loop=0, lossless=True, quality=100,
+        method=4, minimize_size=True,
+    )  # fmt: skip
     return buffer.getvalue()
 
 
@@ -231,16 +259,28 @@ class MosaicLayout:
         return x + self.tile_width + self.MARGIN, y + self.tile_height + self.MARGIN
 
 
+def text_width(text: str) -> int:
+    """Width of a text in pixels."""
+    return math.ceil(TextPath((0, 0), text, TEXT_SIZE).get_extents().width)
+
+
+def scale_of(rows: Tensor, width: int = SHEET_WIDTH) -> int:
+    """The largest enlargement at which (R, C, channels, h, w) images fit into a width, none above 128 pixels; at least 1."""
+    columns, side = rows.shape[1], rows.shape[4]
+    return max(1, min(LARGEST_TILE // side, width // (columns * side)))
+
+
 def layout_of(images: Tensor, scale: int, row_titles: Sequence[str], column_titles: Sequence[str], group: int) -> MosaicLayout:
     """The layout of (R, C, channels, h, w) images, each enlarged `scale` times."""
     rows, columns, _, height, width = images.shape
-    left = MosaicLayout.MARGIN + (16 + math.ceil(0.62 * TEXT_SIZE * max(map(len, row_titles)))) * bool(row_titles)
+    longest = max(map(text_width, row_titles), default=0)
+    left = MosaicLayout.MARGIN + (longest + 12) * bool(row_titles)
     top = MosaicLayout.MARGIN + (SMALL_TEXT_SIZE + 8) * bool(column_titles)
     return MosaicLayout(rows, columns, height * scale, width * scale, group, left, top)
 
 
 def mosaic(
-    images: Tensor, scale: int, row_titles: Sequence[str] = (), column_titles: Sequence[str] = (), group: int = 1
+    images: Tensor, scale: int, row_titles: Sequence[str] = (), column_titles: Sequence[str] = (), group: int | None = None
 ) -> Figure:
     """Images side by side, each pixel drawn as `scale` x `scale` equal pixels.
 
@@ -249,9 +289,9 @@ def mosaic(
         scale: integer enlargement, so that pixels stay what they are.
         row_titles: R texts for the left margin, or none.
         column_titles: C texts for the upper margin, or none.
-        group: rows that belong together; groups are set apart.
+        group: rows that belong together, set apart from the next; None for all of them.
     """
-    layout = layout_of(images, scale, row_titles, column_titles, group)
+    layout = layout_of(images, scale, row_titles, column_titles, group or len(images))
     width, height = layout.size
     pixels = numpy.full((height, width, 3), 255, dtype=numpy.uint8)
     enlarged = images.permute(0, 1, 3, 4, 2).repeat_interleave(scale, 2).repeat_interleave(scale, 3).numpy()
@@ -263,8 +303,9 @@ def mosaic(
     figure.figimage(pixels, origin="upper")
     for row, title in enumerate(row_titles):
         middle = layout.corner(row, 0)[1] + layout.tile_height / 2
-        place_text(figure, layout.left - 8, middle, title, ha="right", va="center")
+        place_text(figure, layout.left - 8, middle, title, ha="right", va="center", color=GREY_INK)
     for column, title in enumerate(column_titles):
         middle = layout.corner(0, column)[0] + layout.tile_width / 2
-        place_text(figure, middle, layout.top - 5, title, ha="center", va="baseline", size=SMALL_TEXT_SIZE)
+        small = {"size": SMALL_TEXT_SIZE, "color": GREY_INK}
+        place_text(figure, middle, layout.top - 5, title, ha="center", va="baseline", **small)
     return figure

@@ -3,19 +3,17 @@
 With `patch_size` above 1 the UNet2DModel works on folded images: squares of pixels become channels before it and pixels
 again after it. The noise of a diffusion process is independent from pixel to pixel, so that folding changes nothing but
 the network's cost. The weights are saved as a plain UNet2DModel, which `UNet2DModel.from_pretrained` loads back.
+
+diffusers imports torchvision: where that fails, call `torchvision_import.repair_torchvision` first, as rungs.py does.
 """
 
 from pathlib import Path
 
+from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from diffusion_ladder.networks.embeddings import fold, unfold
 from diffusion_ladder.params import DiffusersUNetNetwork
-from diffusion_ladder.torchvision_import import repair_torchvision
-
-repair_torchvision()
-
-from diffusers.models.unets.unet_2d import UNet2DModel  # noqa: E402  (diffusers imports torchvision)
 
 
 class DiffusersUNet(nn.Module):

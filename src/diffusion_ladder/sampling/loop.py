@@ -82,7 +82,8 @@ def reverse_process(
 
 def frame_indices(steps: int, frames: int) -> list[int]:
     """At most `frames` step indices in [0, steps), evenly spaced, the first and the last among them."""
-    return sorted({round(i * (steps - 1) / max(1, frames - 1)) for i in range(min(frames, steps))})
+    count = min(frames, steps)
+    return [round(i * (steps - 1) / max(1, count - 1)) for i in range(count)]
 
 
 def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> tuple[Any, dict[str, Any]]:

@@ -1,14 +1,15 @@
 """Samplers of the reverse process, written from the papers, with the interface of diffusers' schedulers.
 
 `from diffusion_ladder.schedulers import DDPMScheduler, DDIMScheduler` gives classes that are diffusers schedulers too
-(configs, save_pretrained, pipelines). The modules ddpm, ddim, diffusers_ddpm and diffusers_ddim each hold one
-`Scheduler`, to be loaded by name; the first two get along without diffusers, which takes seconds to import.
+(configs, save_pretrained, pipelines). The modules ddpm, ddim, dpm_solver, heun, diffusers_ddpm and diffusers_ddim each
+hold one `Scheduler`, to be loaded by name; all but the last two get along without diffusers, which takes seconds to
+import.
 """
 
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -26,7 +27,7 @@ from diffusion_ladder.diffusion.schedules import (
 from diffusion_ladder.diffusion.targets import CleanAndNoise, velocity, x0_and_epsilon
 from diffusion_ladder.diffusion.timesteps import spaced_timesteps
 
-__all__ = ["DDIMScheduler", "DDPMScheduler"]  # noqa: F822 (both come from __getattr__)
+__all__ = ["DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "HeunDiscreteScheduler"]
 
 
 def __getattr__(name: str) -> Any:
@@ -54,8 +55,10 @@ class Config(dict[str, Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"the scheduler's config is fixed: make a new scheduler with another {name!r}")
 
-    def __setitem__(self, name: str, value: Any) -> None:
-        raise TypeError(f"the scheduler's config is fixed: make a new scheduler with another {name!r}")
+    __setitem__ = __setattr__
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:  # copies and pickles are built at once, too
+        return Config, (dict(self),)
 
 
 def keeps_config(init: Callable[..., None]) -> Callable[..., None]:
@@ -72,6 +75,14 @@ def keeps_config(init: Callable[..., None]) -> Callable[..., None]:
     return init_with_config
 
 
+def refuse_options(config: Mapping[str, Any], supported: Mapping[str, Sequence[Any]]) -> None:
+    """Raise NotImplementedError, by name, for an option of diffusers whose value isn't among the supported ones."""
+    for name, values in supported.items():
+        if config[name] not in values:
+            known = " or ".join(str(value) for value in values)
+            raise NotImplementedError(f"{name} {config[name]} is not implemented: only {known}")
+
+
 class DiscreteScheduler:
     """What samplers over T discrete timesteps share: the schedule, the timesteps, the reading of a prediction."""
 
@@ -84,6 +95,7 @@ class DiscreteScheduler:
     num_inference_steps: int | None
 
     def register_to_config(self, **values: Any) -> None:
+        """Keep the constructor's arguments."""
         self.config = Config(values)
 
     @classmethod
@@ -100,7 +112,7 @@ class DiscreteScheduler:
             beta = torch.as_tensor(np.asarray(config.trained_betas), dtype=torch.float64)
         else:
             beta = make_beta(config.beta_schedule, T, config.beta_start, config.beta_end)
-        self.schedule = schedule_from_betas(beta, config.rescale_betas_zero_snr)
+        self.schedule = schedule_from_betas(beta, config.get("rescale_betas_zero_snr", False))
         self.num_inference_steps = None
         self.timesteps = torch.arange(T).flip(0)
 
@@ -109,19 +121,26 @@ class DiscreteScheduler:
 
     @property
     def betas(self) -> Tensor:
+        """beta (T,) float64, by diffusers' name."""
         return self.schedule.beta
 
     @property
     def alphas(self) -> Tensor:
+        """alpha (T,) float64, by diffusers' name."""
         return self.schedule.alpha
 
     @property
     def alphas_cumprod(self) -> Tensor:
+        """alpha_bar (T,) float64, by diffusers' name; assigning another one replaces the whole schedule."""
         return self.schedule.alpha_bar
 
     @alphas_cumprod.setter
     def alphas_cumprod(self, alpha_bar: Tensor) -> None:
         self.schedule = schedule_from_alpha_bar(alpha_bar.cpu())
+
+    def alpha_bar_table(self, dtype: torch.dtype) -> Tensor:
+        """alpha_bar (T,), float64, from which a step on samples of that dtype derives its coefficients."""
+        return self.schedule.alpha_bar
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         """Choose the timesteps to visit, spaced as the config says. Raises ValueError unless 1 <= steps <= T."""
@@ -141,11 +160,11 @@ class DiscreteScheduler:
         """v of clean samples (B, ...) at timesteps () or (B,): the target of v_prediction."""
         return velocity(sample, noise, self.schedule.alpha_bar_at(timesteps))
 
-    def read_prediction(self, model_output: Tensor, x_t: Tensor, alpha_bar_t: float) -> CleanAndNoise:
+    def read_prediction(self, model_output: Tensor, x_t: Tensor, alpha_bar_t: Tensor) -> CleanAndNoise:
         """(x_0, epsilon) that the network means, x_0 thresholded or clipped as the config says."""
         config = self.config
         x0, epsilon = x0_and_epsilon(config.prediction_type, model_output, x_t, alpha_bar_t)
-        if config.thresholding:
+        if config.get("thresholding"):
             x0 = dynamic_threshold(x0, config.dynamic_thresholding_ratio, config.sample_max_value)
         elif config.clip_sample:
             x0 = x0.clamp(-config.clip_sample_range, config.clip_sample_range)

@@ -3,7 +3,6 @@
 What DDIM's paper calls alpha_t is alpha_bar_t here, as everywhere else.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.diffusion.noise import Generators
+from diffusion_ladder.diffusion.schedules import signal_and_noise_scales
 from diffusion_ladder.schedulers import DiscreteScheduler, keeps_config
 
-ROUNDING = 1e-12  # how far below zero rounding may take a variance that is zero
+ROUNDING = 1e-6  # how far below zero rounding may take a variance that is zero
 
 
 class DDIMScheduler(DiscreteScheduler):
@@ -46,9 +46,8 @@ class DDIMScheduler(DiscreteScheduler):
 
     @property
     def final_alpha_cumprod(self) -> Tensor:
-        """alpha_bar where the last step arrives: 1, clean data, or that of timestep 0."""
-        alpha_bar = self.schedule.alpha_bar
-        return alpha_bar.new_tensor(1.0) if self.config.set_alpha_to_one else alpha_bar[0]
+        """alpha_bar () where the last step arrives: 1, clean data, or (set_alpha_to_one false) that of timestep 0."""
+        return self.alpha_bar_pair(0, -1)[1]
 
     def previous_timestep(self, timestep: int | Tensor) -> int:
         """Where a step from this timestep arrives: T // steps earlier (negative: at the data), as in diffusers.
@@ -75,31 +74,31 @@ class DDIMScheduler(DiscreteScheduler):
     ) -> Any:
         """From x_t and the network's answer to x at the previous timestep, eq. 12.
 
-        model_output, sample: (B, ...); eta: 0 deterministic to 1 as noisy as DDPM, its noise drawn by generator (one, or
-        one per sample) or given. use_clipped_model_output derives epsilon anew from the clipped x_0.
+        model_output, sample: (B, ...); eta: 0 deterministic to 1 as noisy as DDPM, its noise drawn by generator (one,
+        or one per sample) or given. use_clipped_model_output derives epsilon anew from the clipped x_0.
         Returns .prev_sample and .pred_original_sample, or a tuple of the two.
         """
         t, previous_t = int(timestep), self.previous_timestep(timestep)
-        alpha_bar, alpha_bar_previous = self.alpha_bar_t(t), self.alpha_bar_t(previous_t)
+        alpha_bar, alpha_bar_previous = self.alpha_bar_pair(t, previous_t, sample.dtype)
         x0, epsilon = self.read_prediction(model_output, sample, alpha_bar)  # eq. 9
         if use_clipped_model_output:
-            epsilon = (sample - math.sqrt(alpha_bar) * x0) / math.sqrt(1 - alpha_bar)
-        sigma = eta * math.sqrt(self._get_variance(t, previous_t).item())  # eq. 16
-        direction = math.sqrt(direction_variance(alpha_bar_previous, sigma)) * epsilon  # "pointing to x_t"
-        previous = math.sqrt(alpha_bar_previous) * x0 + direction  # eq. 12
+            epsilon = epsilon_of(x0, sample, alpha_bar)
+        sigma = eta * step_variance(alpha_bar, alpha_bar_previous).sqrt()
+        toward_x_t = direction_variance(alpha_bar_previous, sigma).sqrt()
+        previous = alpha_bar_previous.sqrt().item() * x0 + toward_x_t.item() * epsilon  # eq. 12
         if eta > 0:
-            previous = previous + sigma * self.step_noise(model_output, generator, variance_noise)
+            previous = previous + sigma.item() * self.step_noise(model_output, generator, variance_noise)
         return self.output(previous, x0, return_dict)
 
-    def alpha_bar_t(self, t: int) -> float:
-        """alpha_bar at timestep t; that of the data before the first."""
-        return (self.schedule.alpha_bar[t] if t >= 0 else self.final_alpha_cumprod).item()
+    def alpha_bar_pair(self, t: int, previous_t: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        """alpha_bar () at both timesteps; of the data, at negative ones, 1 or (set_alpha_to_one false) timestep 0's."""
+        alpha_bar = self.alpha_bar_table(dtype)
+        of_data = alpha_bar.new_tensor(1.0) if self.config.set_alpha_to_one else alpha_bar[0]
+        return alpha_bar[t], alpha_bar[previous_t] if previous_t >= 0 else of_data
 
     def _get_variance(self, timestep: int, prev_timestep: int) -> Tensor:
-        """sigma_t^2 at eta = 1, eq. 16: () float64."""
-        alpha_bar, alpha_bar_previous = self.alpha_bar_t(timestep), self.alpha_bar_t(prev_timestep)
-        variance = (1 - alpha_bar_previous) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_previous)
-        return torch.tensor(variance, dtype=torch.float64)
+        """diffusers' name for `step_variance` between two timesteps."""
+        return step_variance(*self.alpha_bar_pair(timestep, prev_timestep))
 
     def step_noise(self, like: Tensor, generator: Generators | None, variance_noise: Tensor | None) -> Tensor:
         """The noise of a step: given, or drawn. Raises ValueError for both at once."""
@@ -113,14 +112,27 @@ class DDIMScheduler(DiscreteScheduler):
         return variance_noise
 
 
-def direction_variance(alpha_bar_previous: float, sigma: float) -> float:
-    """1 - alpha_bar_{t-1} - sigma_t^2 of eq. 12. Raises ValueError where eta asks for more noise than there is."""
+def step_variance(alpha_bar: Tensor, alpha_bar_previous: Tensor) -> Tensor:
+    """sigma_t^2 at eta = 1, eq. 16; alpha_bar () at t and at the previous timestep."""
+    return (1 - alpha_bar_previous) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_previous)
+
+
+def direction_variance(alpha_bar_previous: Tensor, sigma: Tensor) -> Tensor:
+    """1 - alpha_bar_{t-1} - sigma_t^2 of eq. 12: what is left for the direction that points to x_t.
+
+    Raises ValueError where eta asks for more noise than x_{t-1} holds.
+    """
     variance = 1 - alpha_bar_previous - sigma**2
     if variance < -ROUNDING:
-        raise ValueError(
-            f"eta adds noise of variance {sigma**2:.3g} where x_t-1 holds {1 - alpha_bar_previous:.3g}: lower it"
-        )
-    return max(variance, 0.0)
+        noise, room = sigma.item() ** 2, 1 - alpha_bar_previous.item()
+        raise ValueError(f"eta adds noise of variance {noise:.3g} where x_t-1 holds {room:.3g}: lower it")
+    return variance.clamp(min=0)
+
+
+def epsilon_of(x0: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The noise in x_t (B, ...) if its clean part is x0."""
+    signal_scale, noise_scale = signal_and_noise_scales(alpha_bar, x_t)
+    return (x_t - signal_scale * x0) / noise_scale
 
 
 Scheduler = DDIMScheduler

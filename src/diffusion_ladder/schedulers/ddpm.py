@@ -1,6 +1,5 @@
 """Denoising diffusion probabilistic models: Ho, Jain and Abbeel, arXiv 2006.11239."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,31 +90,20 @@ class DDPMScheduler(DiscreteScheduler):
         """
         t = int(timestep)
         model_output, predicted_variance = self.split_variance(model_output, sample)
-        x0 = self.read_prediction(model_output, sample, self.alpha_bar_t(t)).x0  # eq. 15
-        x0_coefficient, x_t_coefficient = self.posterior_mean_coefficients(t)
+        alpha_bar, alpha_bar_previous = self.alpha_bar_pair(t, sample.dtype)
+        x0 = self.read_prediction(model_output, sample, alpha_bar).x0  # eq. 15
+        x0_coefficient, x_t_coefficient = posterior_mean_coefficients(alpha_bar, alpha_bar_previous)
         previous = x0_coefficient * x0 + x_t_coefficient * sample  # eq. 7
         if t > 0:  # Algorithm 2, line 3: no noise in the last step
-            previous = previous + self.standard_deviation(t, predicted_variance) * self.noise_like(
-                model_output, generator
-            )
+            sigma = self.standard_deviation(alpha_bar, alpha_bar_previous, predicted_variance)
+            previous = previous + sigma * self.noise_like(model_output, generator)
         return self.output(previous, x0, return_dict)
 
-    def alpha_bar_t(self, t: int) -> float:
-        """alpha_bar at timestep t; 1 before the first, where nothing is noisy."""
-        return self.schedule.alpha_bar[t].item() if t >= 0 else 1.0
-
-    def alpha_bar_pair(self, t: int) -> tuple[float, float]:
-        """alpha_bar at t and at the timestep visited after it."""
-        return self.alpha_bar_t(t), self.alpha_bar_t(int(self.previous_timestep(t)))
-
-    def posterior_mean_coefficients(self, t: int) -> tuple[float, float]:
-        """Coefficients of x_0 and x_t in the mean of q(x_{t-1} | x_t, x_0), eq. 7."""
-        alpha_bar, alpha_bar_previous = self.alpha_bar_pair(t)
-        alpha = alpha_bar / alpha_bar_previous
-        beta = 1 - alpha
-        x0_coefficient = math.sqrt(alpha_bar_previous) * beta / (1 - alpha_bar)
-        x_t_coefficient = math.sqrt(alpha) * (1 - alpha_bar_previous) / (1 - alpha_bar)
-        return x0_coefficient, x_t_coefficient
+    def alpha_bar_pair(self, t: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        """alpha_bar at t and at the timestep visited after it, () each; 1 after the last: there, nothing is noisy."""
+        previous_t = int(self.previous_timestep(t))
+        alpha_bar = self.alpha_bar_table(dtype)
+        return alpha_bar[t], alpha_bar[previous_t] if previous_t >= 0 else alpha_bar.new_tensor(1.0)
 
     def split_variance(self, model_output: Tensor, sample: Tensor) -> tuple[Tensor, Tensor | None]:
         """The prediction and, of a network that learns it, the variance: the second half of the channels."""
@@ -125,39 +113,63 @@ class DDPMScheduler(DiscreteScheduler):
             return prediction, predicted_variance
         return model_output, None
 
-    def standard_deviation(self, t: int, predicted_variance: Tensor | None) -> Tensor | float:
-        """sigma_t of section 3.2."""
-        spread = self._get_variance(t, predicted_variance)
-        match self.config.variance_type:
+    def standard_deviation(
+        self, alpha_bar: Tensor, alpha_bar_previous: Tensor, predicted_variance: Tensor | None
+    ) -> Tensor | float:
+        """sigma_t of section 3.2: a number, or (B, ...) where the network predicts it."""
+        variance_type = self.config.variance_type
+        spread = reverse_spread(variance_type, alpha_bar, alpha_bar_previous, predicted_variance)
+        match variance_type:
             case "fixed_small_log":
-                deviation = spread
+                sigma = spread
             case "fixed_large_log" | "learned_range":
-                deviation = (0.5 * spread).exp()
+                sigma = (0.5 * spread).exp()
             case _:
-                deviation = spread.sqrt()
-        return deviation.item() if deviation.ndim == 0 else deviation
+                sigma = spread.sqrt()
+        return sigma.item() if sigma.ndim == 0 else sigma
 
     def _get_variance(
         self, t: int, predicted_variance: Tensor | None = None, variance_type: str | None = None
     ) -> Tensor:
-        """sigma_t^2; as in diffusers its root for fixed_small_log, its logarithm for fixed_large_log and learned_range."""
-        alpha_bar, alpha_bar_previous = self.alpha_bar_pair(int(t))
-        beta = torch.tensor(1 - alpha_bar / alpha_bar_previous, dtype=torch.float64)
-        beta_tilde = (beta * (1 - alpha_bar_previous) / (1 - alpha_bar)).clamp(min=SMALLEST_VARIANCE)  # eq. 7
-        match variance_type or self.config.variance_type:
-            case "fixed_small_log":
-                return beta_tilde.sqrt()
-            case "fixed_large":  # section 3.2: right for x_0 ~ N(0, I), beta_tilde for one single x_0
-                return beta
-            case "fixed_large_log":
-                return beta.log()
-            case "learned":
-                return given(predicted_variance)
-            case "learned_range":  # Nichol and Dhariwal (arXiv 2102.09672), eq. 15, with v = (1 + output) / 2
-                v = (given(predicted_variance) + 1) / 2
-                return v * beta.log().item() + (1 - v) * beta_tilde.log().item()
-            case _:
-                return beta_tilde
+        """diffusers' name for `reverse_spread` at timestep t."""
+        return reverse_spread(
+            variance_type or self.config.variance_type, *self.alpha_bar_pair(int(t)), predicted_variance
+        )
+
+
+def posterior_mean_coefficients(alpha_bar: Tensor, alpha_bar_previous: Tensor) -> tuple[float, float]:
+    """Coefficients of x_0 and x_t in the mean of q(x_{t-1} | x_t, x_0), eq. 7; alpha_bar () at t and at t-1."""
+    alpha = alpha_bar / alpha_bar_previous
+    beta = 1 - alpha
+    x0_coefficient = alpha_bar_previous.sqrt() * beta / (1 - alpha_bar)
+    x_t_coefficient = alpha.sqrt() * (1 - alpha_bar_previous) / (1 - alpha_bar)
+    return x0_coefficient.item(), x_t_coefficient.item()
+
+
+def reverse_spread(
+    variance_type: str, alpha_bar: Tensor, alpha_bar_previous: Tensor, predicted_variance: Tensor | None = None
+) -> Tensor:
+    """Variance of the reverse step, sigma_t^2; alpha_bar () at t and at t-1, the result () or as the prediction.
+
+    As in diffusers, it is the root for fixed_small_log and the logarithm for fixed_large_log and learned_range, and
+    an unknown variance_type is fixed_small. Raises ValueError for a learned variance without a prediction.
+    """
+    beta = 1 - alpha_bar / alpha_bar_previous
+    beta_tilde = ((1 - alpha_bar_previous) / (1 - alpha_bar) * beta).clamp(min=SMALLEST_VARIANCE)  # eq. 7
+    match variance_type:
+        case "fixed_small_log":
+            return beta_tilde.sqrt()
+        case "fixed_large":  # section 3.2: right for x_0 ~ N(0, I), as beta_tilde is for one single x_0
+            return beta
+        case "fixed_large_log":
+            return beta.log()
+        case "learned":
+            return given(predicted_variance)
+        case "learned_range":  # Nichol and Dhariwal (arXiv 2102.09672), eq. 15, with v = (1 + output) / 2
+            v = (given(predicted_variance) + 1) / 2
+            return v * beta.log().item() + (1 - v) * beta_tilde.log().item()
+        case _:
+            return beta_tilde
 
 
 def given(predicted_variance: Tensor | None) -> Tensor:

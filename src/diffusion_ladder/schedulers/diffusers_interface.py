@@ -1,28 +1,64 @@
-"""The from-scratch schedulers as members of diffusers' family: configs that save and load, pipelines, compatibles."""
+"""The from-scratch schedulers as members of diffusers' family: configs that save and load, pipelines, compatibles.
 
+diffusers computes its coefficients in float32, where 1 - alpha_bar_0 = 1e-4 keeps three digits: at the last timesteps
+the two coefficients of DDPM's eq. 7 miss their sum by 5e-5. To be interchangeable with it number by number, these
+classes do the same for float32 samples; for float64 samples they are exact, as the plain classes always are.
+
+A saved pipeline names this module, and on loading diffusers looks for SchedulerMixin in it.
+"""
+
+import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
+from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteSchedulerOutput
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from torch import Tensor
 
-from diffusion_ladder.schedulers import ddim, ddpm
+from diffusion_ladder.schedulers import DiscreteScheduler, ddim, ddpm, dpm_solver, heun
 
 COMPATIBLES = [scheduler.name for scheduler in KarrasDiffusionSchedulers]
 
 
-class DDPMScheduler(SchedulerMixin, ConfigMixin, ddpm.DDPMScheduler):
-    __doc__ = ddpm.DDPMScheduler.__doc__
+class DiffusersPrecision(DiscreteScheduler):
+    """Coefficients in the precision in which diffusers computes them."""
+
+    def alpha_bar_table(self, dtype: torch.dtype) -> Tensor:
+        """alpha_bar (T,): float64 for float64 samples, else float32, multiplied up in float32."""
+        if dtype == torch.float64:
+            return self.schedule.alpha_bar
+        return torch.cumprod(1 - self.schedule.beta.float(), dim=0)
+
+
+class DDPMScheduler(SchedulerMixin, ConfigMixin, DiffusersPrecision, ddpm.DDPMScheduler):  # type: ignore[misc]
+    """schedulers/ddpm.py as a diffusers scheduler."""
+
     _compatibles = COMPATIBLES
     output_class = DDPMSchedulerOutput
     __init__ = register_to_config(ddpm.DDPMScheduler.__init__)
 
 
-class DDIMScheduler(SchedulerMixin, ConfigMixin, ddim.DDIMScheduler):
-    __doc__ = ddim.DDIMScheduler.__doc__
+class DDIMScheduler(SchedulerMixin, ConfigMixin, DiffusersPrecision, ddim.DDIMScheduler):  # type: ignore[misc]
+    """schedulers/ddim.py as a diffusers scheduler."""
+
     _compatibles = COMPATIBLES
     output_class = DDIMSchedulerOutput
     __init__ = register_to_config(ddim.DDIMScheduler.__init__)
 
 
-for _scheduler in (DDPMScheduler, DDIMScheduler):
-    _scheduler.__module__ = "diffusion_ladder.schedulers"  # where saved pipelines and pickles look for them
+class DPMSolverMultistepScheduler(  # type: ignore[misc]
+    SchedulerMixin, ConfigMixin, DiffusersPrecision, dpm_solver.DPMSolverMultistepScheduler
+):
+    """schedulers/dpm_solver.py as a diffusers scheduler."""
+
+    _compatibles = COMPATIBLES
+    output_class = DDPMSchedulerOutput  # diffusers' own has no pred_original_sample
+    __init__ = register_to_config(dpm_solver.DPMSolverMultistepScheduler.__init__)
+
+
+class HeunDiscreteScheduler(SchedulerMixin, ConfigMixin, heun.HeunDiscreteScheduler):  # type: ignore[misc]
+    """schedulers/heun.py as a diffusers scheduler."""
+
+    _compatibles = COMPATIBLES
+    output_class = HeunDiscreteSchedulerOutput
+    __init__ = register_to_config(heun.HeunDiscreteScheduler.__init__)

@@ -1,0 +1,153 @@
+"""How good images are, as a classifier of the same data sees them.
+
+The Frechet distance here is that of the classifier's features. It is not the FID, which is defined by another network,
+and must not be compared with one.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.evaluation.bounds import (
+    CEILING,
+    COMPARISON,
+    FLOOR,
+    GeneratorOf,
+    Sizes,
+    averages,
+    noise_like,
+    random_subset,
+    repeated_distances,
+    rounded,
+)
+from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
+
+SAMPLES_PER_FEATURE = 4  # a covariance of d features needs well over d samples
+MOST_CONFUSED_CLASSES = 3  # with more classes, the confusion matrix is too long for a list of metrics
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """The squared Frechet distance of the Gaussians with the means and covariances of two sets of features.
+
+    |m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)): Dowson and Landau 1982, "The Frechet distance between multivariate
+    normal distributions". The eigenvalues of C1 C2 are the squares of the singular values of C1^(1/2) C2^(1/2), whose
+    sum is therefore the last trace. So no root of an unsymmetric matrix is needed, the result is real, and it stays
+    exact where a covariance is singular.
+
+    Args:
+        first, second: (N, D) and (M, D) features; N and M of two or more.
+    """
+    first, second = first.double(), second.double()
+    means = (first.mean(dim=0) - second.mean(dim=0)).square().sum()
+    covariances = covariance(first), covariance(second)
+    root_product = symmetric_root(covariances[0]) @ symmetric_root(covariances[1])
+    traces = covariances[0].trace() + covariances[1].trace() - 2 * torch.linalg.svdvals(root_product).sum()
+    return float((means + traces).clamp(min=0))
+
+
+def covariance(features: Tensor) -> Tensor:
+    """The unbiased covariance (D, D) of features (N, D)."""
+    centred = features - features.mean(dim=0)
+    return centred.T @ centred / (len(features) - 1)
+
+
+def symmetric_root(matrix: Tensor) -> Tensor:
+    """The symmetric square root of a symmetric positive semidefinite matrix (D, D), by its eigenvalues."""
+    eigenvalues, vectors = torch.linalg.eigh(matrix)
+    return (vectors * eigenvalues.clamp(min=0).sqrt()) @ vectors.T
+
+
+def class_balance_distance(first: Tensor, second: Tensor) -> float:
+    """Total variation distance of two sets' class shares, in [0, 1]: half the sum of absolute differences.
+
+    Args:
+        first, second: (N, K) and (M, K) one-hot rows.
+    """
+    return float((first.double().mean(dim=0) - second.double().mean(dim=0)).abs().sum() / 2)
+
+
+def one_hot_predictions(judgement: Judgement) -> Tensor:
+    """The predicted classes as one-hot rows (N, K), float64."""
+    classes = judgement.probabilities.shape[1]
+    return torch.nn.functional.one_hot(judgement.predictions, classes).double()
+
+
+def confusions(predictions: Tensor, requested: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    """The shares of a requested class that were judged to be another, by keys such as requested_female_judged_male.
+
+    Empty with more than three classes. A class that was never requested has no keys.
+
+    Args:
+        predictions, requested: (N,) class indices.
+    """
+    if len(class_names) > MOST_CONFUSED_CLASSES:
+        return {}
+    shares = {}
+    for asked, seen in permutations(range(len(class_names)), 2):
+        judged = predictions[requested == asked]
+        if len(judged):
+            key = f"requested_{class_names[asked]}_judged_{class_names[seen]}"
+            shares[key] = rounded(float((judged == seen).double().mean()))
+    return shares
+
+
+def label_metrics(
+    judgements: Mapping[str, Judgement], labels: Mapping[str, Tensor], class_names: Sequence[str]
+) -> dict[str, float]:
+    """label_accuracy, the share of images that the classifier finds to be what was asked for, and its confusions."""
+    correct = {role: judgements[role].predictions == labels[role] for role in labels}
+    return averages("label_accuracy", correct) | confusions(
+        judgements["samples"].predictions, labels["samples"], class_names
+    )
+
+
+def evaluate_images(
+    samples: Mapping[str, Tensor],
+    comparison: Mapping[str, Tensor],
+    data: Mapping[str, Tensor],
+    normalisation: Normalisation,
+    classifier: Classifier,
+    class_names: Sequence[str],
+    sizes: Sizes,
+    generator_of: GeneratorOf,
+    batch_size: int = 256,
+) -> dict[str, Any]:
+    """Everything that is measured of images; each number with its floor and ceiling (see evaluation/bounds.py).
+
+    - frechet_distance of the classifier's features from those of held-out images. Left out with fewer than four images
+      a feature: the estimate would then be mostly bias.
+    - confidence: the classifier's mean highest probability. Its floor is measured on held-out images, as is that of
+    - label_accuracy, with the rates of confusion (conditional models): the floor is the classifier's own accuracy.
+    - class_balance_distance (unconditional models): from the predicted classes of held-out images, total variation.
+
+    Args:
+        samples, comparison: `samples`, uint8 (N, C, H, W), and `labels` (N,), -1 where nothing was requested.
+        data: `train`, `test`, uint8 (N, C, H, W), and `test_labels` (N,).
+        class_names: of the classifier's classes.
+        batch_size: images per network call; doesn't change the numbers.
+    """
+    pool = sizes.sample_count * sizes.repetitions  # as many as the repetitions can use: judging more would be in vain
+    train = random_subset(data["train"], min(pool, len(data["train"])), generator_of("train"))
+    noise = noise_like(data["test"], pool, normalisation, generator_of("noise"))
+    images = {"samples": samples["samples"], COMPARISON: comparison["samples"], FLOOR: train, CEILING: noise}
+    judged = {role: judge(classifier, batch, normalisation, batch_size) for role, batch in images.items()}
+    held_out = judge(classifier, data["test"], normalisation, batch_size)
+    single = judged | {FLOOR: held_out}
+    metrics: dict[str, Any] = averages("confidence", {role: seen.confidence for role, seen in single.items()})
+    if sizes.sample_count >= SAMPLES_PER_FEATURE * held_out.features.shape[1]:
+        features = {role: seen.features for role, seen in judged.items()}
+        metrics |= repeated_distances(
+            "frechet_distance", frechet_distance, features, held_out.features, sizes, generator_of
+        )
+    if bool((samples["labels"] >= 0).all()):
+        labels = {"samples": samples["labels"], COMPARISON: comparison["labels"], FLOOR: data["test_labels"]}
+        asked = torch.arange(pool) % len(class_names)
+        return metrics | label_metrics(single, labels | {CEILING: asked}, class_names)
+    classes = {role: one_hot_predictions(seen) for role, seen in judged.items()}
+    return metrics | repeated_distances(
+        "class_balance_distance", class_balance_distance, classes, one_hot_predictions(held_out), sizes, generator_of
+    )

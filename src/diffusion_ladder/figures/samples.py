@@ -1,0 +1,159 @@
+"""Finished samples in pictures: beside held-out data, and beside another sampler's from the same noise. None is chosen."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from diffusion_ladder.data.normalise import normalise
+from diffusion_ladder.figures import style
+from diffusion_ladder.figures.process import frame_plane, show_points
+from diffusion_ladder.figures.style import Exhibit, RungArtifacts
+from diffusion_ladder.params import Figures
+
+SCATTER_PANEL = 380  # side in pixels
+COMPARED_SHARE = 4  # a comparison shows a quarter as many pairs as the grid has samples
+
+
+# Points
+
+
+def scatter_row(panels: dict[str, Tensor], tracked: Sequence[bool]) -> Figure:
+    """Sets of points side by side on equal axes.
+
+    Args:
+        panels: title to (N, 2) standardised points.
+        tracked: for each panel, whether its first point is marked.
+    """
+    side = SCATTER_PANEL
+    figure = style.blank(60 + len(panels) * (side + 16), side + 82)
+    for index, (title, points) in enumerate(panels.items()):
+        axes = style.place_axes(figure, 56 + index * (side + 16), 28, side, side)
+        frame_plane(axes, ticks=True)
+        axes.set_title(title, pad=5)
+        axes.set_xlabel("1st coordinate (standard deviations)")
+        mark = show_points(axes, points, 2)[1]
+        mark.set_visible(tracked[index])
+        if index:
+            axes.set_yticklabels([])
+        else:
+            axes.set_ylabel("2nd coordinate (standard deviations)")
+    return figure
+
+
+def points_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:
+    """samples.png of points: held-out data, the samples, the comparison's samples."""
+    available = (artifacts.data["test"], artifacts.samples, artifacts.comparison)
+    count = min(settings.samples, *map(len, available))
+    held_out, samples, comparison = (normalise(points[:count], artifacts.normalisation) for points in available)
+    titles = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
+    panels = {"held-out data": held_out, titles[0]: samples, titles[1]: comparison}
+    figure = scatter_row(panels, (False, True, True))
+    yield Exhibit(
+        "samples.png",
+        "Samples beside data",
+        f"{count} held-out points, and as many samples of two samplers that start from the same noise. Look for stray points "
+        "between the shapes, for gaps, and for a spread that differs from the data's. The green point is the first sample of "
+        "each: the same noise, not the same place.",
+        f"Three scatter plots of {count} points each on equal axes: held-out data, samples by {titles[0]}, samples by "
+        f"{titles[1]}.",
+        style.encode_png(style.with_palette(style.rasterise(figure), style.POINTS_PALETTE)),
+    )
+
+
+# Images
+
+
+def balanced_columns(count: int, largest: int) -> int:
+    """Columns for `count` tiles, at most `largest`, so that the last row is as full as can be."""
+    rows = -(-count // largest)
+    return -(-count // rows)
+
+
+def fold(groups: Tensor, columns: int) -> Tensor:
+    """(G, n, ...) rows of tiles too long for a page, folded into blocks: (blocks * G, columns, ...), padded with white.
+
+    Row b * G + g holds part b of group g, so that tiles of equal index stay above each other.
+    """
+    count = groups.shape[1]
+    blocks = -(-count // columns)
+    filler = torch.full((groups.shape[0], blocks * columns - count, *groups.shape[2:]), 255, dtype=groups.dtype)
+    parts = torch.cat([groups, filler], dim=1).unflatten(1, (blocks, columns))  # (G, blocks, columns, ...)
+    return parts.transpose(0, 1).flatten(0, 1)
+
+
+def grid(groups: Tensor, titles: Sequence[str], together: int | None = None) -> Figure:
+    """A page of images: (G, n, channels, h, w) uint8, row g of each block titled titles[g] (all empty: no titles).
+
+    `together` rows stand close to each other, set apart from the next; None for all.
+    """
+    columns = balanced_columns(groups.shape[1], max(1, style.SHEET_WIDTH // (2 * groups.shape[-1])))
+    rows = fold(groups, columns)
+    row_titles = [*titles] * (len(rows) // len(titles)) if any(titles) else []
+    return style.mosaic(rows, style.scale_of(rows), row_titles, group=together)
+
+
+def by_class(samples: Tensor, classes: Sequence[str], count: int) -> Tensor:
+    """The first `count` samples in all, (classes, n, ...): sample j of each class has the same noise."""
+    groups = samples.unflatten(0, (max(1, len(classes)), -1))
+    return groups[:, : max(1, count // len(groups))]
+
+
+def held_out_by_class(artifacts: RungArtifacts, per_class: int) -> Tensor:
+    """The first `per_class` held-out images of each class (of all, for an unconditional rung): (classes, n, ...)."""
+    images, labels = artifacts.data["test"], artifacts.data["test_labels"]
+    if not artifacts.classes:
+        return images[None, :per_class]
+    chosen = [images[labels == label][:per_class] for label in range(len(artifacts.classes))]
+    return torch.stack([part[: min(map(len, chosen))] for part in chosen])
+
+
+def image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:
+    """samples.png, comparison.png and held_out.png of images."""
+    classes, sampler = artifacts.classes, style.sampler_title(artifacts.sampler)
+    titles = classes or [""]
+    samples = by_class(artifacts.samples, classes, settings.samples)
+    shared = " Images above each other differ in their class alone: they start from the same noise." if classes else ""
+    rows = f" in rows of {' and '.join(classes)}" if classes else ""
+    yield Exhibit(
+        "samples.png",
+        "Samples",
+        f"The first {samples.shape[0] * samples.shape[1]} samples, none left out ({sampler}).{shared}",
+        f"Grid of {samples.shape[0] * samples.shape[1]} generated images{rows}.",
+        style.encode_png(style.rasterise(grid(samples, titles, len(titles) if classes else None))),
+    )
+    held_out = held_out_by_class(artifacts, samples.shape[1])
+    yield Exhibit(
+        "held_out.png",
+        "Held-out data, to compare",
+        f"The first {held_out.shape[0] * held_out.shape[1]} real images that no training has seen, on an equal grid.",
+        f"Grid of {held_out.shape[0] * held_out.shape[1]} real images{rows}.",
+        style.encode_png(style.rasterise(grid(held_out, titles, len(titles) if classes else None))),
+    )
+    yield comparison_exhibit(artifacts, settings)
+
+
+def comparison_exhibit(artifacts: RungArtifacts, settings: Figures) -> Exhibit:
+    """comparison.png: what the two samplers make of the same noise."""
+    classes = artifacts.classes
+    sets = [by_class(samples, classes, settings.samples // COMPARED_SHARE) for samples in (artifacts.samples, artifacts.comparison)]
+    count = min(part.shape[1] for part in sets)
+    pairs = torch.stack([part[:, :count] for part in sets], dim=1).flatten(0, 1)  # (2 classes, n, ...)
+    samplers = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
+    short = [title.split(",")[0].removeprefix("diffusers ") for title in samplers]
+    titles = [f"{name}, {sampler}" if name else sampler for name in classes or [""] for sampler in short]
+    return Exhibit(
+        "comparison.png",
+        "Two samplers, the same noise",
+        f"Each pair starts from the same noise: above {samplers[0]}, below {samplers[1]}. Likeness within a pair is what the "
+        "noise alone decides; the rest comes from the path.",
+        f"Grid of {pairs.shape[0] * pairs.shape[1]} generated images in pairs, {short[0]} above {short[1]}.",
+        style.encode_png(style.rasterise(grid(pairs, titles, together=2))),
+    )
+
+
+def exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:
+    """The samples of a rung, beside data and beside the comparison's."""
+    draw = points_exhibits if artifacts.is_points else image_exhibits
+    return draw(artifacts, settings)

@@ -1,0 +1,331 @@
+"""What the report says, read from artifacts and parameters: one Chapter for each rung, in the order of params.yaml."""
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffusion_ladder.artifacts import read_json
+from diffusion_ladder.params import Dataset, Model, Parameters, Sampling
+from diffusion_ladder.report import words
+from diffusion_ladder.report.equations import Equation, equations_of
+from diffusion_ladder.report.excerpts import Excerpt, excerpts_of, source_of
+from diffusion_ladder.report.metrics import Fact, Metric, facts_of, headline_of, metrics_of
+
+REPORTS = Path("reports")
+MEDIA_TYPES = {"PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "JPEG": "image/jpeg"}
+EMBEDDED_BYTES = 5_600_000  # of pictures in base64; with the rest, which is far smaller, the page stays under 6 MB
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: what captions.json says, and the file itself.
+
+    Attributes:
+        path: relative to reports/.
+        data: the file's bytes.
+    """
+
+    path: str
+    title: str
+    caption: str
+    alt: str
+    media_type: str
+    width: int
+    height: int
+    animated: bool
+    data: bytes = field(repr=False)
+
+    @property
+    def embedded_length(self) -> int:
+        """Characters of the data URI's payload."""
+        return 4 * math.ceil(len(self.data) / 3)
+
+    @property
+    def data_uri(self) -> str:
+        """The file within a URL."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """An equation with the number that it bears in the whole report."""
+
+    equation: Equation
+    number: int
+
+
+@dataclass(frozen=True)
+class Code:
+    """An excerpt with its text."""
+
+    excerpt: Excerpt
+    source: str
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The classifier that judges a rung's samples."""
+
+    name: str
+    facts: list[Fact]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A rung of the ladder. What an earlier chapter has shown already is only referred to.
+
+    Attributes:
+        key: the rung's name in params.yaml.
+        about: paragraphs in plain words.
+        trained: parameters of the network and images seen; None where its artifact is missing.
+        nfe: evaluations of the network for one sample.
+        new_equations, known_equations: those that it is the first to use, and the others.
+        new_code, known_code: the same for code.
+        card: of its data; empty where there is none.
+        card_shown_in: key of the earlier chapter that shows the same card.
+        judge_shown_in: the same for the judge.
+        settings: titles of groups, and their parameters.
+    """
+
+    key: str
+    title: str
+    model: Model
+    sampling: Sampling
+    dataset: Dataset
+    about: list[str]
+    trained: dict[str, int | None]
+    sampler: str
+    nfe: int
+    last_loss: float | None
+    new_equations: list[Numbered]
+    known_equations: list[Numbered]
+    new_code: list[Code]
+    known_code: list[Excerpt]
+    card: Mapping[str, Any]
+    card_shown_in: str | None
+    pictures: list[Picture]
+    metrics: list[Metric]
+    facts: list[Fact]
+    judge: Judge | None
+    judge_shown_in: str | None
+    settings: list[tuple[str, list[tuple[str, str]]]]
+
+    @property
+    def network(self) -> str:
+        """The network in a few words."""
+        return words.network_name(self.model.network.name)
+
+    @property
+    def headline(self) -> Metric | None:
+        """The metric of the first table."""
+        return headline_of(self.metrics)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page and its Markdown twin print.
+
+    Attributes:
+        cards: data cards by the names of the data sets, in the order in which the ladder uses them.
+    """
+
+    chapters: list[Chapter]
+    cards: dict[str, Mapping[str, Any]]
+    sources: dict[str, str]
+    limitations: list[str]
+    parameters: Parameters
+
+    @property
+    def example_override(self) -> str:
+        """An option of `dvc exp run` that trains the first rung twice as long."""
+        first = self.chapters[0]
+        return f"models.{first.key}.training.steps={2 * first.model.training.steps}"
+
+    def title_of(self, key: str) -> str:
+        """A chapter's title."""
+        return next(chapter.title for chapter in self.chapters if chapter.key == key)
+
+
+class Reader:
+    """Reads the artifacts below a folder; remembers what earlier chapters have shown."""
+
+    def __init__(self, root: Path, parameters: Parameters) -> None:
+        self.root = root
+        self.parameters = parameters
+        self.numbers: dict[str, int] = {}  # of equations
+        self.shown: dict[str, str] = {}  # an excerpt, card or judge, and the chapter that shows it
+
+    def json(self, *parts: str) -> dict[str, Any]:
+        """A JSON artifact, or nothing where it is missing."""
+        path = self.root.joinpath(*parts)
+        return read_json(path) if path.is_file() else {}
+
+    def first_in(self, what: str, chapter: str) -> str | None:
+        """None if this chapter is the first to show something; otherwise the one that was."""
+        first = self.shown.setdefault(what, chapter)
+        return None if first == chapter else first
+
+    def report(self) -> Report:
+        """Everything."""
+        chapters = [self.chapter(key) for key in self.parameters.models]
+        cards = {chapter.model.dataset: chapter.card for chapter in chapters}
+        sources = {chapter.model.dataset: words.about_source(chapter.dataset) for chapter in chapters}
+        metric_names = [metric.key for chapter in chapters for metric in chapter.metrics]
+        notes = words.limitations(self.parameters, cards, metric_names)
+        return Report(chapters, cards, sources, notes, self.parameters)
+
+    def chapter(self, key: str) -> Chapter:
+        """One rung."""
+        model, sampling = self.parameters.models[key], self.parameters.sampling[key]
+        dataset = self.parameters.datasets[model.dataset]
+        measured = self.json("reports", "metrics", f"{key}.json")
+        metrics = metrics_of(measured)
+        new_equations, known_equations = self.equations(model, sampling, metrics)
+        new_code, known_code = self.code(key, model, sampling)
+        judge = self.judge(model)
+        return Chapter(
+            key=key,
+            title=model.title,
+            model=model,
+            sampling=sampling,
+            dataset=dataset,
+            about=self.about(key, model, dataset, sampling),
+            trained=self.trained(key),
+            sampler=words.sampler_name(model.schedulers.sampling),
+            nfe=words.evaluations(sampling.steps, model, sampling),
+            last_loss=self.last_loss(key),
+            new_equations=new_equations,
+            known_equations=known_equations,
+            new_code=new_code,
+            known_code=known_code,
+            card=self.json("reports", "data", f"{model.dataset}.json"),
+            card_shown_in=self.first_in(f"card {model.dataset}", key),
+            pictures=self.pictures(key),
+            metrics=metrics,
+            facts=facts_of(measured),
+            judge=judge,
+            judge_shown_in=self.first_in(f"judge {judge.name}", key) if judge else None,
+            settings=settings_of(key, self.parameters),
+        )
+
+    def about(self, key: str, model: Model, dataset: Dataset, sampling: Sampling) -> list[str]:
+        """The rung in plain words; what an earlier one has told word for word is referred to."""
+        topics = {topic: text for topic, text in words.about(model, dataset, sampling).items() if text}
+        first = {topic: self.first_in(f"text {text}", key) for topic, text in topics.items()}
+        paragraphs = [text for topic, text in topics.items() if first[topic] is None]
+        for earlier in dict.fromkeys(place for place in first.values() if place is not None):
+            told = [topic for topic, place in first.items() if place == earlier]
+            paragraphs.append(words.as_before(told, self.parameters.models[earlier].title, earlier))
+        return paragraphs
+
+    def equations(
+        self, model: Model, sampling: Sampling, metrics: list[Metric]
+    ) -> tuple[list[Numbered], list[Numbered]]:
+        """A rung's equations: those not shown yet, which get the next numbers, and those shown before."""
+        used = equations_of(model, sampling, {metric.key for metric in metrics})
+        before = set(self.numbers)
+        for equation in used:
+            self.numbers.setdefault(equation.key, len(self.numbers) + 1)
+        numbered = [Numbered(equation, self.numbers[equation.key]) for equation in used]
+        new = [item for item in numbered if item.equation.key not in before]
+        return new, [item for item in numbered if item.equation.key in before]
+
+    def code(self, key: str, model: Model, sampling: Sampling) -> tuple[list[Code], list[Excerpt]]:
+        """A rung's code: what was not shown yet with its text, and what was."""
+        used = excerpts_of(model, sampling)
+        new = [excerpt for excerpt in used if self.first_in(f"code {excerpt.key}", key) is None]
+        return [Code(excerpt, source_of(excerpt)) for excerpt in new], [item for item in used if item not in new]
+
+    def trained(self, key: str) -> dict[str, int | None]:
+        """What the rung's own card tells about its training."""
+        card = self.json("models", key, "rung.json")
+        return {name: card.get(name) for name in ("parameters", "images_seen")}
+
+    def last_loss(self, key: str) -> float | None:
+        """The loss in the last row of the training log."""
+        path = self.root / REPORTS / "training" / f"{key}.tsv"
+        if not path.is_file():
+            return None
+        header, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+        if not rows or "loss" not in header:
+            return None
+        loss = float(rows[-1][header.index("loss")])
+        return loss if math.isfinite(loss) else None
+
+    def judge(self, model: Model) -> Judge | None:
+        """The classifier that the rung names as its judge; None where something else judges."""
+        folder = Path(model.judge)
+        if folder.parent.name != "classifiers":
+            return None
+        return Judge(folder.name, facts_of(self.json("reports", "metrics", "classifiers", f"{folder.name}.json")))
+
+    def pictures(self, key: str) -> list[Picture]:
+        """A rung's figures in the order of captions.json, stills before animations of the same name."""
+        folder = self.root / REPORTS / "figures" / key
+        captions = folder / "captions.json"
+        if not captions.is_file():
+            return []
+        return [self.picture(folder / entry["file"], entry) for entry in read_json(captions)]
+
+    def picture(self, path: Path, entry: Mapping[str, str]) -> Picture:
+        """One figure."""
+        with Image.open(path) as image:
+            (width, height), media_type = image.size, MEDIA_TYPES[str(image.format)]
+            animated = getattr(image, "n_frames", 1) > 1
+        return Picture(
+            path=path.relative_to(self.root / REPORTS).as_posix(),
+            title=entry["title"],
+            caption=entry["caption"],
+            alt=entry["alt"],
+            media_type=media_type,
+            width=width,
+            height=height,
+            animated=animated,
+            data=path.read_bytes(),
+        )
+
+
+def settings_of(key: str, parameters: Parameters) -> list[tuple[str, list[tuple[str, str]]]]:
+    """A rung's parameters in groups: each a dotted path in params.yaml, and names with their values."""
+    model = parameters.models[key]
+    parts = {
+        f"models.{key}": {name: value for name, value in given(model).items() if not isinstance(value, dict)},
+        f"models.{key}.network": given(model.network),
+        f"models.{key}.schedule": given(model.schedule),
+        f"models.{key}.schedulers": given(model.schedulers),
+        f"models.{key}.training": given(model.training),
+        f"sampling.{key}": given(parameters.sampling[key]),
+        f"evaluation.{key}": given(parameters.evaluation[key]),
+        f"figures.{key}": given(parameters.figures[key]),
+    }
+    return [(path, [(name, plain(value)) for name, value in values.items()]) for path, values in parts.items()]
+
+
+def given(section: Any) -> dict[str, Any]:
+    """A section of the parameters as plain values, as far as params.yaml gives them."""
+    return section.model_dump(exclude_unset=True)
+
+
+def plain(value: Any) -> str:
+    """A parameter's value as YAML would have it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(map(plain, value))}]"
+    return str(value)
+
+
+def embedded_pictures(report: Report, budget: int = EMBEDDED_BYTES) -> set[str]:
+    """The paths of the pictures that fit into the page: stills first, then animations, in the order of the ladder."""
+    pictures = [picture for chapter in report.chapters for picture in chapter.pictures]
+    chosen: set[str] = set()
+    for picture in sorted(pictures, key=lambda picture: picture.animated):  # stable
+        if picture.embedded_length <= budget:
+            budget -= picture.embedded_length
+            chosen.add(picture.path)
+    return chosen

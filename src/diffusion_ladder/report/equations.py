@@ -1,0 +1,331 @@
+"""The equations that the rungs use, each with its source.
+
+Notation of Ho et al. (DDPM, arXiv 2006.11239): timesteps are counted from 1 to T, where the code counts from 0 to T - 1.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from diffusion_ladder.params import Model, Sampling
+from diffusion_ladder.report.notation import (
+    Math,
+    bar,
+    constant,
+    fraction,
+    hat,
+    identifier,
+    norm_squared,
+    operator,
+    parentheses,
+    power,
+    root,
+    row,
+    sub,
+    sub_power,
+    text,
+    under,
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A paper."""
+
+    title: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A formula, what it says, and where it comes from.
+
+    Attributes:
+        key: names it in links.
+        title: a few words.
+        formulas: parts that may stand beside or below each other.
+        words: what it says, in plain words with a little Markdown.
+        source: the paper.
+        place: where in the paper.
+    """
+
+    key: str
+    title: str
+    formulas: tuple[Math, ...]
+    words: str
+    source: Source
+    place: str
+
+
+DDPM = Source("Ho, Jain and Abbeel 2020 (DDPM)", "https://arxiv.org/abs/2006.11239")
+DDIM = Source("Song, Meng and Ermon 2020 (DDIM)", "https://arxiv.org/abs/2010.02502")
+VELOCITY = Source("Salimans and Ho 2022", "https://arxiv.org/abs/2202.00512")
+GUIDANCE = Source("Ho and Salimans 2022", "https://arxiv.org/abs/2207.12598")
+IMPROVED = Source("Nichol and Dhariwal 2021", "https://arxiv.org/abs/2102.09672")
+LATENT = Source("Rombach et al. 2021", "https://arxiv.org/abs/2112.10752")
+GEODIFF = Source("Xu et al. 2022 (GeoDiff)", "https://arxiv.org/abs/2203.02923")
+TRANSPORT = Source("Peyré and Cuturi 2019", "https://arxiv.org/abs/1803.00567")
+FRECHET = Source("Dowson and Landau 1982", "https://doi.org/10.1016/0047-259X%2882%2990077-X")
+
+ZERO, ONE, TWO = constant("0"), constant("1"), constant("2")
+EQUALS, PLUS, MINUS, COMMA, SLASH = operator("="), operator("+"), operator("−", "-"), operator(","), operator("/")
+BECOMES, FOLLOWS = operator("←", r"\leftarrow"), operator("∼", r"\sim")
+d, f, p, s, t, u, v, w, x, y, z, L, T, P, Q, W = (identifier(letter) for letter in "dfpstuvwxyzLTPQW")
+alpha, beta, gamma, epsilon = (
+    identifier(letter, rf"\{name}")
+    for letter, name in (("α", "alpha"), ("β", "beta"), ("γ", "gamma"), ("ε", "epsilon"))
+)
+eta, theta, mu, sigma, covariance = (
+    identifier(letter, rf"\{name}")
+    for letter, name in (("η", "eta"), ("θ", "theta"), ("μ", "mu"), ("σ", "sigma"), ("Σ", "Sigma"))
+)
+null_label = identifier("∅", r"\varnothing")
+x_0, x_t, x_s, x_0_hat = sub(x, ZERO), sub(x, t), sub(x, s), sub(hat(x), ZERO)
+x_previous = sub(x, t, MINUS, ONE)
+alpha_t, beta_t, sigma_t, v_t = sub(alpha, t), sub(beta, t), sub(sigma, t), sub(v, t)
+beta_first, beta_last = sub(beta, ONE), sub(beta, T)
+alpha_bar_t, alpha_bar_s, alpha_bar_previous = sub(bar(alpha), t), sub(bar(alpha), s), sub(bar(alpha), t, MINUS, ONE)
+signal_left = root(alpha_bar_t)
+noise_t, noise_s, noise_previous = (
+    row(ONE, MINUS, alpha_bar) for alpha_bar in (alpha_bar_t, alpha_bar_s, alpha_bar_previous)
+)
+progress = fraction(row(t, MINUS, ONE), row(T, MINUS, ONE))
+standard_normal = identifier("𝒩", r"\mathcal{N}") + parentheses(ZERO, COMMA, identifier("I", r"\mathbf{I}"))
+expectation = sub(identifier("𝔼", r"\mathbb{E}"), t, COMMA, x_0, COMMA, epsilon)
+
+
+def answer(symbol: Math, *condition: Math) -> Math:
+    """What the network says, such as epsilon_theta(x_t, t)."""
+    return sub(symbol, theta) + parentheses(x_t, COMMA, t, *condition)
+
+
+def loss(target: Math, guess: Math) -> Math:
+    """L = E |target - guess|^2."""
+    return L + EQUALS + expectation + norm_squared(target, MINUS, guess)
+
+
+ADDING_NOISE = Equation(
+    "forward",
+    "Adding noise",
+    (
+        x_t + EQUALS + signal_left + x_0 + PLUS + root(noise_t) + epsilon,
+        epsilon + FOLLOWS + standard_normal,
+        alpha_bar_t + EQUALS + under(operator("∏", r"\prod"), s, operator("≤", r"\le"), t)
+        + parentheses(ONE, MINUS, sub(beta, s)),
+    ),
+    "Any noisy state can be had from the data in one go: the data shrink, standard normal noise grows, and the share of the"
+    " signal's variance that is left is the product over all steps so far.",
+    DDPM,
+    "eq. 4",
+)
+
+SCHEDULES = {
+    "linear": Equation(
+        "linear",
+        "Linear schedule",
+        (beta_t + EQUALS + beta_first + PLUS + progress + parentheses(beta_last, MINUS, beta_first),),
+        "The variance of the noise added per step grows evenly from the first step to the last.",
+        DDPM,
+        "section 4",
+    ),
+    "scaled_linear": Equation(
+        "scaled_linear",
+        "Scaled linear schedule",
+        (
+            root(beta_t) + EQUALS + root(beta_first) + PLUS + progress
+            + parentheses(root(beta_last), MINUS, root(beta_first)),
+        ),
+        "The standard deviation of the noise added per step grows evenly, so that its variance starts gently.",
+        LATENT,
+        "as released",
+    ),
+    "squaredcos_cap_v2": Equation(
+        "squaredcos_cap_v2",
+        "Cosine schedule",
+        (
+            alpha_bar_t + EQUALS + fraction(row(f, parentheses(t)), row(f, parentheses(ZERO))),
+            f + parentheses(t) + EQUALS + power(identifier("cos", r"\cos"), TWO)
+            + parentheses(
+                fraction(row(t, SLASH, T, PLUS, s), row(ONE, PLUS, s)), fraction(identifier("π", r"\pi"), TWO)
+            ),
+        ),
+        "The share of signal falls along a cosine, slowly at both ends; *s* is a small offset.",
+        IMPROVED,
+        "eq. 17",
+    ),
+    "sigmoid": Equation(
+        "sigmoid",
+        "Sigmoid schedule",
+        (
+            beta_t + EQUALS + beta_first + PLUS + parentheses(beta_last, MINUS, beta_first)
+            + identifier("sigmoid", r"\operatorname{sigmoid}") + parentheses(sub(u, t)),
+        ),
+        "The variance of the noise added per step rises along an S; *u* runs evenly from one flat end of it to the other.",
+        GEODIFF,
+        "as released",
+    ),
+}  # fmt: skip
+
+TARGETS = {
+    "epsilon": Equation(
+        "loss_epsilon",
+        "What is learnt",
+        (loss(epsilon, answer(epsilon)),),
+        "The network sees a noisy state and its timestep, and guesses the noise that is in it. The loss is the mean squared"
+        " error of the guess, the same for all timesteps.",
+        DDPM,
+        "eq. 14 and algorithm 1",
+    ),
+    "v_prediction": Equation(
+        "loss_v",
+        "What is learnt",
+        (loss(v_t, answer(v)), v_t + EQUALS + signal_left + epsilon + MINUS + root(noise_t) + x_0),
+        "The network guesses *v*, a mixture of noise and data that stays informative at every timestep: where the state is"
+        " all noise it asks for the data, and the other way round.",
+        VELOCITY,
+        "appendix D",
+    ),
+    "sample": Equation(
+        "loss_x0",
+        "What is learnt",
+        (loss(x_0, answer(hat(x))),),
+        "The network guesses the clean data themselves.",
+        DDPM,
+        "section 3.2",
+    ),
+}
+
+AVERAGE = Equation(
+    "average",
+    "Averaged weights",
+    (bar(theta) + BECOMES + d + bar(theta) + PLUS + parentheses(ONE, MINUS, d) + theta,),
+    "Samples are drawn with a running average of the weights, which evens out the last steps of training; *d* is the"
+    " parameter `ema_decay`, reached after a warm-up.",
+    DDPM,
+    "appendix B",
+)
+
+ESTIMATES = {
+    "epsilon": Equation(
+        "estimate_epsilon",
+        "The data that a guess implies",
+        (x_0_hat + EQUALS + fraction(row(x_t, MINUS, root(noise_t), answer(epsilon)), signal_left),),
+        "Take the guessed noise away, and undo the shrinking.",
+        DDPM,
+        "eq. 15",
+    ),
+    "v_prediction": Equation(
+        "estimate_v",
+        "The data that a guess implies",
+        (x_0_hat + EQUALS + signal_left + x_t + MINUS + root(noise_t) + answer(v),),
+        "A state and its *v* are data and noise turned by an angle, so they are turned back.",
+        VELOCITY,
+        "appendix D",
+    ),
+}
+
+STEPS = {
+    "ddpm": Equation(
+        "ddpm",
+        "A step of DDPM",
+        (
+            x_previous + EQUALS + fraction(row(root(alpha_bar_previous), beta_t), noise_t) + x_0_hat + PLUS
+            + fraction(row(root(alpha_t), parentheses(noise_previous)), noise_t) + x_t + PLUS + sigma_t + z,
+            sub_power(sigma, t, TWO) + EQUALS + fraction(noise_previous, noise_t) + beta_t,
+        ),
+        "The state one step earlier is a weighted mean of the implied data and the present state, plus a little fresh noise"
+        " *z*; the last step adds none. Where timesteps are left out, *t* − 1 is the next one visited.",
+        DDPM,
+        "eq. 7 and algorithm 2",
+    ),
+    "ddim": Equation(
+        "ddim",
+        "A step of DDIM",
+        (
+            x_s + EQUALS + root(alpha_bar_s) + x_0_hat + PLUS + root(noise_s, MINUS, sub_power(sigma, t, TWO))
+            + answer(epsilon) + PLUS + sigma_t + z,
+            sigma_t + EQUALS + eta
+            + root(fraction(noise_s, noise_t), parentheses(ONE, MINUS, fraction(alpha_bar_t, alpha_bar_s))),
+        ),
+        "From the implied data straight to an earlier timestep *s*, however far: the guessed noise is put back, only less of"
+        " it. Where *η* is nought nothing is drawn, and the same start always gives the same sample.",
+        DDIM,
+        "eq. 12 and 16",
+    ),
+}  # fmt: skip
+
+LABEL_DROPOUT = Equation(
+    "label_dropout",
+    "Learning with and without a label",
+    (answer(epsilon, COMMA, y), y + BECOMES + null_label + text("with probability") + p),
+    "The network is told the class *y*. Now and then it is told nothing instead (the null label ∅), so that one network"
+    " learns both answers; *p* is the parameter `label_dropout`.",
+    GUIDANCE,
+    "algorithm 1",
+)
+
+CLASSIFIER_FREE_GUIDANCE = Equation(
+    "guidance",
+    "Classifier-free guidance",
+    (
+        sub(hat(epsilon), theta) + EQUALS + answer(epsilon, COMMA, null_label) + PLUS + w
+        + parentheses(answer(epsilon, COMMA, y), MINUS, answer(epsilon, COMMA, null_label)),
+    ),
+    "The difference that the label makes is enlarged by the guidance scale *w* (one more than the paper's). Each step then"
+    " takes two evaluations of the network.",
+    GUIDANCE,
+    "eq. 6",
+)  # fmt: skip
+
+MEASURES = {
+    "wasserstein_2": Equation(
+        "wasserstein_2",
+        "2-Wasserstein distance",
+        (
+            sub(W, TWO) + parentheses(P, COMMA, Q) + EQUALS
+            + power(
+                parentheses(
+                    under(operator("min", r"\min"), gamma), sub(identifier("𝔼", r"\mathbb{E}"), gamma),
+                    norm_squared(x, MINUS, y),
+                ),
+                ONE, SLASH, TWO,
+            ),
+        ),
+        "Of all plans *γ* that pair the points *x* of one set with the points *y* of the other, the cheapest counts.",
+        TRANSPORT,
+        "section 2.4",
+    ),
+    "frechet_distance": Equation(
+        "frechet_distance",
+        "Fréchet distance",
+        (
+            norm_squared(sub(mu, P), MINUS, sub(mu, Q)) + PLUS + identifier("tr", r"\operatorname{tr}")
+            + parentheses(
+                sub(covariance, P), PLUS, sub(covariance, Q), MINUS, TWO,
+                power(parentheses(sub(covariance, P), sub(covariance, Q)), ONE, SLASH, TWO),
+            ),
+        ),
+        "Between the features of two sets of images, each summed up by its mean *μ* and its covariance *Σ*.",
+        FRECHET,
+        "eq. 16",
+    ),
+}  # fmt: skip
+
+
+def equations_of(model: Model, sampling: Sampling, metric_names: Collection[str]) -> list[Equation]:
+    """The equations that a rung uses, in the order in which it does; what has no equation here is passed over."""
+    prediction_type = model.schedule.prediction_type
+    samplers = {name.removeprefix("diffusers_") for name in (model.schedulers.sampling, model.schedulers.comparison)}
+    candidates = (
+        ADDING_NOISE,
+        SCHEDULES.get(model.schedule.name),
+        TARGETS.get(prediction_type),
+        AVERAGE if model.training.ema_decay else None,
+        LABEL_DROPOUT if model.training.label_dropout else None,
+        ESTIMATES.get(prediction_type),
+        CLASSIFIER_FREE_GUIDANCE if sampling.guidance_scale != 1 else None,
+        *(equation for name, equation in STEPS.items() if name in samplers),
+        *(equation for name, equation in MEASURES.items() if name in metric_names),
+    )
+    return [equation for equation in candidates if equation is not None]
+
+

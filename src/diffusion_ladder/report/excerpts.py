@@ -1,0 +1,119 @@
+"""The heart of the code, taken from the sources when the report is built: whole functions, their docstrings shortened."""
+
+import ast
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from diffusion_ladder.params import Model, Sampling
+
+PACKAGE = Path(__file__).resolve().parents[1]
+SHOWN_ROOT = "src/diffusion_ladder"  # how the package's folder is called in the repository
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A function worth reading.
+
+    Attributes:
+        key: names it in links.
+        title: what it does, in a few words.
+        file: below the package.
+        name: of the function; CLASS.FUNCTION for a method.
+        used_by: whether a rung with these settings uses it.
+    """
+
+    key: str
+    title: str
+    file: str
+    name: str
+    used_by: Callable[[Model, Sampling], bool]
+
+    @property
+    def path(self) -> str:
+        """The file as the repository names it."""
+        return f"{SHOWN_ROOT}/{self.file}"
+
+
+def always(model: Model, sampling: Sampling) -> bool:
+    return True
+
+
+def uses_own(name: str) -> Callable[[Model, Sampling], bool]:
+    """Rungs that draw samples with the sampler of that name that is written here."""
+    return lambda model, sampling: name in (model.schedulers.sampling, model.schedulers.comparison)
+
+
+def has_network(name: str) -> Callable[[Model, Sampling], bool]:
+    return lambda model, sampling: model.network.name == name
+
+
+EXCERPTS = (
+    Excerpt(
+        "add_noise",
+        "Noise is added",
+        "diffusion/schedules.py",
+        "add_noise",
+        lambda model, sampling: not model.schedulers.training.startswith("diffusers_"),
+    ),
+    Excerpt("draw_batch", "A batch is drawn", "training/loop.py", "draw_batch", always),
+    Excerpt("loss_of", "The loss is computed", "training/loop.py", "loss_of", always),
+    Excerpt("reverse_process", "Samples are drawn", "sampling/loop.py", "reverse_process", always),
+    Excerpt("ddpm_step", "One step of DDPM", "schedulers/ddpm.py", "DDPMScheduler.step", uses_own("ddpm")),
+    Excerpt("ddim_step", "One step of DDIM", "schedulers/ddim.py", "DDIMScheduler.step", uses_own("ddim")),
+    Excerpt("unet", "Through the U-Net", "networks/unet.py", "UNet.forward", has_network("unet")),
+    Excerpt("diffusers_unet", "The library's U-Net", "networks/diffusers_unet.py", "build", has_network("diffusers_unet")),
+    Excerpt(
+        "guided",
+        "The class is asked for",
+        "sampling/guidance.py",
+        "guided",
+        lambda model, sampling: model.training.label_dropout > 0,
+    ),
+)
+
+
+def excerpts_of(model: Model, sampling: Sampling) -> list[Excerpt]:
+    """The functions that a rung runs through, in the order of the process."""
+    return [excerpt for excerpt in EXCERPTS if excerpt.used_by(model, sampling)]
+
+
+def source_of(excerpt: Excerpt) -> str:
+    """The function as it stands in its file, with the first line of its docstring only."""
+    text = (PACKAGE / excerpt.file).read_text(encoding="utf-8")
+    return function_source(text, excerpt.name, excerpt.path)
+
+
+def function_source(text: str, name: str, path: str) -> str:
+    """Cut a function out of a module's text, without indentation.
+
+    Raises:
+        LookupError: the module has no such function.
+    """
+    body: list[ast.stmt] = ast.parse(text).body
+    for part in name.split("."):
+        found = next((node for node in body if getattr(node, "name", None) == part), None)
+        if not isinstance(found, ast.FunctionDef | ast.ClassDef):
+            raise LookupError(f"{path} has no {name}: report/excerpts.py names a function that is gone")
+        node, body = found, found.body
+    lines = text.splitlines()
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    docstring = body[0]
+    if ast.get_docstring(node) and docstring.end_lineno and docstring.end_lineno > docstring.lineno:
+        summary = lines[docstring.lineno - 1].rstrip()
+        kept = [*lines[first - 1 : docstring.lineno - 1], f'{summary}"""', *lines[docstring.end_lineno : node.end_lineno]]
+    else:
+        kept = lines[first - 1 : node.end_lineno]
+    return textwrap.dedent("\n".join(kept)) + "\n"
+
+
+def highlighted(source: str) -> Markup:
+    """Python source as HTML, each token in a <span> with Pygments' short class name."""
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)))

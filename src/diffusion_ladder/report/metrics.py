@@ -1,0 +1,249 @@
+"""The flat numbers of reports/metrics/*.json as rows of a table, each with what it means in plain words.
+
+Keys are NAME, comparison_NAME, NAME_floor and NAME_ceiling, each with a deviation under KEY_std. A name that is not described
+here is shown all the same, under its own name.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion_ladder.report.rendering import number, with_spread
+
+LOWER, HIGHER, NEAR = "lower is better", "higher is better", "best near that of real data"
+OVER_DRAWS = "± is the standard deviation over repeated draws of the compared sets"
+OF_MEAN = "± is the standard error of the mean"
+CONFUSION = re.compile(r"requested_(?P<asked>.+)_judged_(?P<seen>.+)")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a metric is.
+
+    Attributes:
+        title: its name in words.
+        direction: which values are good; empty where that is not a question.
+        words: what it is, with a little Markdown.
+        deviation: what its ± means.
+    """
+
+    title: str
+    direction: str
+    words: str
+    deviation: str
+
+
+DESCRIPTIONS = {
+    "wasserstein_2": Description(
+        "2-Wasserstein distance",
+        LOWER,
+        "How far points have to move (root of the mean square, in the units of the data) to turn the samples into held-out"
+        " data, each point to the partner that makes the whole move cheapest. Computed exactly.",
+        OVER_DRAWS,
+    ),
+    "frechet_distance": Description(
+        "Fréchet distance",
+        LOWER,
+        "How far apart the features of samples and of held-out images lie, in mean and in covariance. The features are those"
+        " of the judging classifier named below, so the number means nothing beside a published FID.",
+        OVER_DRAWS,
+    ),
+    "label_accuracy": Description(
+        "Requested class found",
+        HIGHER,
+        "Share of samples in which the judge finds the class that was asked for. Real data show how often the judge itself"
+        " is right.",
+        OF_MEAN,
+    ),
+    "class_balance_distance": Description(
+        "Class balance",
+        LOWER,
+        "Total variation between the shares of the classes that the judge finds in samples and in held-out images:"
+        " nought where they are the same, one where they have no class in common.",
+        OVER_DRAWS,
+    ),
+    "outside_tube_share": Description(
+        "Stray points",
+        LOWER,
+        "Share of samples farther from the noise-free curves than the tube radius below.",
+        OF_MEAN,
+    ),
+    "first_curve_share": Description(
+        "Balance of the two curves",
+        NEAR,
+        "Share of samples nearer to the first curve than to the second: whether both are found equally often.",
+        OF_MEAN,
+    ),
+    "confidence": Description(
+        "Confidence of the judge",
+        NEAR,
+        "The probability that the judge gives to the class it settles on, on average. A classifier can be confident about"
+        " anything, so this says something only beside the value for real data.",
+        OF_MEAN,
+    ),
+}
+HEADLINES = ("wasserstein_2", "frechet_distance", "label_accuracy", "class_balance_distance", "confidence")
+
+FACTS = {
+    "judge": "Judged by",
+    "tube_radius": "Tube radius, in units of the data",
+    "extractor": "Features and classes from",
+    "extractor_accuracy": "Accuracy of that classifier on held-out images",
+    "extractor_sha256": "SHA-256 of its weights",
+    "sample_count": "Samples in each compared set",
+    "repetitions": "Draws of the sets",
+    "accuracy": "Accuracy on held-out images",
+    "train_accuracy": "Accuracy on its training images",
+    "worst_class_accuracy": "Accuracy on the class it knows worst",
+    "largest_class_share": "Accuracy of always naming the commonest class",
+    "train_count": "Images it was trained on",
+    "test_count": "Held-out images it was tested on",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number and its deviation, as measured; `text` and `deviation_text` are how they are printed."""
+
+    value: float
+    deviation: float | None
+
+    @property
+    def text(self) -> str:
+        """The value, rounded to where its deviation begins."""
+        return with_spread(self.value, self.deviation)[0]
+
+    @property
+    def deviation_text(self) -> str:
+        """The deviation at two significant digits; empty where there is none."""
+        return with_spread(self.value, self.deviation)[1]
+
+    def __str__(self) -> str:
+        return f"{self.text} ± {self.deviation_text}" if self.deviation_text else self.text
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of one rung beside its bounds; what was not measured is None.
+
+    Attributes:
+        key: its name in the metrics file.
+        samples: of the rung's samples.
+        comparison: of the comparison's samples.
+        floor: of real data in the samples' place.
+        ceiling: of noise in their place.
+    """
+
+    key: str
+    description: Description
+    samples: Measured
+    comparison: Measured | None
+    floor: Measured | None
+    ceiling: Measured | None
+
+    def position(self, measured: Measured | None) -> float | None:
+        """Where a value lies between floor (0) and ceiling (100), per cent, kept inside.
+
+        None without bounds, and for a metric of which neither end is good.
+        """
+        if self.description.direction == NEAR:
+            return None
+        if measured is None or self.floor is None or self.ceiling is None or self.floor.value == self.ceiling.value:
+            return None
+        share = (measured.value - self.floor.value) / (self.ceiling.value - self.floor.value)
+        return round(100 * min(1.0, max(0.0, share)), 1)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number or a text that is not measured against bounds."""
+
+    key: str
+    label: str
+    value: float | str
+    deviation: float | None = None
+
+    @property
+    def measured(self) -> Measured | None:
+        """The number with its deviation; None for a text."""
+        return None if isinstance(self.value, str) else Measured(self.value, self.deviation)
+
+    def __str__(self) -> str:
+        return str(self.measured) if self.measured else str(self.value)
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that can be printed: texts and finite numbers."""
+    return {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+    }
+
+
+def measured_at(values: Mapping[str, Any], key: str) -> Measured | None:
+    """The number under a key with its deviation; None where there is no such number."""
+    value, deviation = values.get(key), values.get(f"{key}_std")
+    if value is None or isinstance(value, str):
+        return None
+    return Measured(value, None if isinstance(deviation, str) else deviation)
+
+
+def described(name: str) -> Description:
+    """What is known about a metric; of an unknown one, its name in words."""
+    return DESCRIPTIONS.get(name) or Description(name.replace("_", " ").capitalize(), "", "", "")
+
+
+def is_metric(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether a key names a measured metric, instead of one of its bounds, its deviation or a fact about it."""
+    if name.endswith("_std") and name.removesuffix("_std") in values:
+        return False
+    bounds = (f"{name}_floor", f"{name}_ceiling", f"comparison_{name}")
+    return not isinstance(values[name], str) and (name in DESCRIPTIONS or any(key in values for key in bounds))
+
+
+def metrics_of(raw: Mapping[str, Any]) -> list[Metric]:
+    """All metrics of a file: the described ones in the order of DESCRIPTIONS, then others by name."""
+    values = finite(raw)
+    known = [name for name in DESCRIPTIONS if name in values]
+    names = [*known, *sorted(name for name in values if name not in known)]
+    return [
+        Metric(
+            key=name,
+            description=described(name),
+            samples=found,
+            comparison=measured_at(values, f"comparison_{name}"),
+            floor=measured_at(values, f"{name}_floor"),
+            ceiling=measured_at(values, f"{name}_ceiling"),
+        )
+        for name in names
+        if is_metric(name, values) and (found := measured_at(values, name)) is not None
+    ]
+
+
+def headline_of(metrics: list[Metric]) -> Metric | None:
+    """The metric that stands for a rung in the first table."""
+    by_key = {metric.key: metric for metric in metrics}
+    return next((by_key[key] for key in HEADLINES if key in by_key), metrics[0] if metrics else None)
+
+
+def facts_of(raw: Mapping[str, Any]) -> list[Fact]:
+    """What a file holds besides metrics: known facts in the order of FACTS, then others by name."""
+    values = finite(raw)
+    taken = {f"{prefix}{name}{suffix}" for name in values if is_metric(name, values) for prefix, suffix in PARTS}
+    deviations = {f"{key}_std" for key in values}
+    known = [key for key in FACTS if key in values and key not in taken]
+    others = sorted(key for key in values if key not in taken and key not in deviations and key not in known)
+    return [Fact(key, label_of(key), values[key], values.get(f"{key}_std")) for key in [*known, *others]]
+
+
+PARTS = [(prefix, end + std) for prefix, end in (("", ""), ("comparison_", ""), ("", "_floor"), ("", "_ceiling")) for std in ("", "_std")]
+
+
+def label_of(key: str) -> str:
+    """A fact's name in words."""
+    if match := CONFUSION.fullmatch(key):
+        return f"Asked for {match['asked']}, judged {match['seen']}"
+    return FACTS.get(key) or key.replace("_", " ").capitalize()

@@ -1,0 +1,56 @@
+"""The report: one self-contained page, and its Markdown twin for code hosts, from artifacts and parameters alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from diffusion_ladder.params import Parameters
+from diffusion_ladder.report.content import Reader, Report, embedded_pictures
+from diffusion_ladder.report.notation import latex, mathml
+from diffusion_ladder.report.excerpts import highlighted
+from diffusion_ladder.report.rendering import environment, render
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The report in both forms.
+
+    Attributes:
+        linked: paths of pictures, relative to reports/, that the page links to because it would grow too large with them.
+    """
+
+    html: str
+    markdown: str
+    linked: list[str]
+
+
+def build_pages(root: Path, parameters: Parameters) -> Pages:
+    """Make the report from the artifacts below a folder (that of params.yaml); what is missing there is left out."""
+    report = Reader(root, parameters).report()
+    embedded = embedded_pictures(report)
+    all_pictures = [picture.path for chapter in report.chapters for picture in chapter.pictures]
+    content = content_of(report)
+    html = environment(autoescape=True)
+    html.filters |= {"mathml": lambda math: Markup(mathml(math)), "highlighted": highlighted}
+    html.tests["embedded"] = lambda picture: picture.path in embedded
+    markdown = environment(autoescape=False)
+    markdown.filters["latex"] = latex
+    return Pages(
+        html=render(html, "page.html.j2", **content),
+        markdown=render(markdown, "readme.md.j2", **content),
+        linked=[path for path in all_pictures if path not in embedded],
+    )
+
+
+def content_of(report: Report) -> dict[str, Any]:
+    """What the templates are given."""
+    return {"report": report, "chapters": report.chapters, "all_parameters": as_yaml(report.parameters)}
+
+
+def as_yaml(parameters: Parameters) -> str:
+    """All parameters in the order of params.yaml, without its comments: their values alone shape the report."""
+    values = parameters.model_dump(exclude_unset=True)
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

@@ -1,0 +1,114 @@
+"""What the report and the run page share: the Jinja2 environment, the writing of numbers, and light markup of prose.
+
+Nothing heavy is imported here, so that the run page can be made in a fraction of a second.
+"""
+
+import html
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+TEMPLATES = Path(__file__).parent / "templates"
+SMALLEST_PLAIN = 1e-4  # smaller numbers are written with a power of ten
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+INLINE = re.compile(r"`(?P<code>[^`]+)`|\[(?P<label>[^\]]+)\]\((?P<url>[^)\s]+)\)|\*(?P<stress>[^*]+)\*")
+
+
+def environment(autoescape: bool) -> jinja2.Environment:
+    """Templates that fail on a name they aren't given, instead of printing nothing."""
+    jinja = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    jinja.filters |= {"count": count, "number": number, "prose": prose, "cell": cell, "size": size, "within": within}
+    jinja.globals["style"] = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    return jinja
+
+
+def count(value: int) -> str:
+    """A whole number with separators: 614,400."""
+    return f"{value:,}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number at `digits` significant digits, whole numbers in full: 0.0512, 12.3, 1,200, 3.10 × 10⁻⁶."""
+    if isinstance(value, int) or value == 0:
+        return f"{value:,.0f}"
+    rounded = float(f"{value:.{digits - 1}e}")
+    if abs(rounded) < SMALLEST_PLAIN:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", "−")
+    return fixed(value, decimals_of(rounded, digits))
+
+
+def decimals_of(value: float, digits: int) -> int:
+    """Decimals that show `digits` significant digits of a value other than zero."""
+    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def fixed(value: float, decimals: int) -> str:
+    """A number with so many decimals, and a true minus sign."""
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def with_spread(value: float, spread: float | None) -> tuple[str, str]:
+    """A value and its standard deviation, the latter at two significant digits, the former at the same decimals.
+
+    Returns:
+        the two texts; the second is empty where there is no deviation.
+    """
+    if spread is None:
+        return number(value), ""
+    if spread == 0 or abs(spread) < SMALLEST_PLAIN or isinstance(value, int):
+        return number(value), number(spread, 2)
+    decimals = decimals_of(float(f"{spread:.1e}"), 2)
+    return fixed(value, decimals), fixed(spread, decimals)
+
+
+def within(title: str) -> str:
+    """A title within a sentence: its first letter small, names as they are."""
+    return title[:1].lower() + title[1:]
+
+
+def size(length: int) -> str:
+    """A number of bytes: 812 bytes, 3.8 MB."""
+    for unit, factor in (("MB", 1_000_000), ("kB", 1000)):
+        if length >= factor:
+            return f"{length / factor:.1f} {unit}"
+    return f"{length} bytes"
+
+
+def prose(text: str) -> Markup:
+    """Prose in a little Markdown (code, links, stress) as HTML; everything else is escaped."""
+    parts, end = [], 0
+    for match in INLINE.finditer(text):
+        parts += [html.escape(text[end : match.start()], quote=False), inline(match)]
+        end = match.end()
+    return Markup("".join([*parts, html.escape(text[end:], quote=False)]))
+
+
+def inline(match: re.Match[str]) -> str:
+    """One piece of markup that INLINE found, as HTML."""
+    if match["code"]:
+        return f"<code>{html.escape(match['code'], quote=False)}</code>"
+    if match["stress"]:
+        return f"<em>{html.escape(match['stress'], quote=False)}</em>"
+    return f'<a href="{html.escape(match["url"])}">{html.escape(match["label"], quote=False)}</a>'
+
+
+def cell(value: Any) -> str:
+    """A text for a cell of a Markdown table: on one line, without bare bars."""
+    return " ".join(str(value).split()).replace("|", r"\|")
+
+
+def render(jinja: jinja2.Environment, name: str, **content: Any) -> str:
+    """Fill in a template; the text ends in one newline."""
+    return jinja.get_template(name).render(**content).rstrip() + "\n"

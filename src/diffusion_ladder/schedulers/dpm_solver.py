@@ -1,0 +1,210 @@
+"""DPM-Solver++: Lu et al., arXiv 2211.01095, an exponential integrator for the probability flow ODE.
+
+In lambda_t = log(sqrt(alpha_bar_t) / sqrt(1 - alpha_bar_t)), half the log-SNR, the ODE's linear part is solved exactly
+and only the predicted x_0 is extrapolated: constant at first order, which is DDIM, linear at second.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_ladder.diffusion.noise import Generators
+from diffusion_ladder.diffusion.schedules import schedule_from_alpha_bar
+from diffusion_ladder.diffusion.timesteps import checked_timesteps, spaced_timesteps
+from diffusion_ladder.schedulers import DiscreteScheduler, keeps_config, refuse_options
+
+ALMOST_NO_SIGNAL = 2**-24  # alpha_bar in place of 0, so that lambda stays finite: diffusers' choice
+SUPPORTED: dict[str, Sequence[Any]] = {
+    "solver_order": (1, 2),
+    "algorithm_type": ("dpmsolver++",),
+    "solver_type": ("midpoint",),
+    "use_karras_sigmas": (False,),
+    "use_exponential_sigmas": (False,),
+    "use_beta_sigmas": (False,),
+    "use_lu_lambdas": (False,),
+    "use_flow_sigmas": (False,),
+    "final_sigmas_type": ("zero",),
+    "lambda_min_clipped": (-math.inf,),
+    "variance_type": (None,),
+    "use_dynamic_shifting": (False,),
+}
+
+
+class DPMSolverMultistepScheduler(DiscreteScheduler):
+    """DPM-Solver++(2M): second order from one network evaluation a step, by remembering the last prediction.
+
+    The arguments are those of diffusers' DPMSolverMultistepScheduler, with its defaults, and clip_sample of the other
+    schedulers. Options that aren't implemented are refused by name. The last step, which goes to clean data, is of
+    first order, so lower_order_final and euler_at_final change nothing.
+    """
+
+    model_outputs: list[Tensor | None]  # the last predictions of x_0, the newest at the end
+    lower_order_nums: int  # how many of them are of this run
+    step_index: int | None  # the position in timesteps; None until the first step finds it
+    begin_index: int | None
+
+    @keeps_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: np.ndarray | Sequence[float] | None = None,
+        solver_order: int = 2,
+        prediction_type: str = "epsilon",
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
+        algorithm_type: str = "dpmsolver++",
+        solver_type: str = "midpoint",
+        lower_order_final: bool = True,
+        euler_at_final: bool = False,
+        use_karras_sigmas: bool = False,
+        use_exponential_sigmas: bool = False,
+        use_beta_sigmas: bool = False,
+        use_lu_lambdas: bool = False,
+        use_flow_sigmas: bool = False,
+        flow_shift: float = 1.0,
+        final_sigmas_type: str = "zero",
+        lambda_min_clipped: float = -math.inf,
+        variance_type: str | None = None,
+        timestep_spacing: str = "linspace",
+        steps_offset: int = 0,
+        rescale_betas_zero_snr: bool = False,
+        use_dynamic_shifting: bool = False,
+        time_shift_type: str = "exponential",
+        clip_sample: bool = False,
+        clip_sample_range: float = 1.0,
+    ) -> None:
+        refuse_options(self.config, SUPPORTED)
+        self.prepare()
+        if rescale_betas_zero_snr:
+            alpha_bar = self.schedule.alpha_bar.clone()
+            alpha_bar[-1] = ALMOST_NO_SIGNAL
+            self.schedule = schedule_from_alpha_bar(alpha_bar)
+        self.forget()
+
+    def forget(self) -> None:
+        """Start a new run: no predictions remembered, no position."""
+        self.model_outputs = [None] * self.config.solver_order
+        self.lower_order_nums = 0
+        self.step_index = None
+        self.begin_index = None
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Start the run at this position of the timesteps, for pipelines that skip the first ones."""
+        self.begin_index = begin_index
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        mu: float | None = None,
+        timesteps: list[int] | None = None,
+    ) -> None:
+        """Choose the timesteps to visit: so many, spaced as the config says, or exactly these, falling.
+
+        linspace and leading space one timestep more and leave out the last: the data's place.
+        Raises ValueError unless one of the two is given, and for steps that can't be spaced so.
+        """
+        if mu is not None:
+            raise NotImplementedError("mu is not implemented: it belongs to use_dynamic_shifting")
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("Must pass exactly one of `num_inference_steps` or `timesteps`.")
+        T, spacing, offset = (self.config[n] for n in ("num_train_timesteps", "timestep_spacing", "steps_offset"))
+        if timesteps is not None:
+            visited = checked_timesteps(timesteps, T)
+        elif spacing == "trailing":
+            visited = spaced_timesteps(spacing, T, num_inference_steps or 0)
+        else:
+            visited = spaced_timesteps(spacing, T, (num_inference_steps or 0) + 1, offset)[:-1]
+        self.timesteps = visited.to(device)
+        self.num_inference_steps = len(visited)
+        self.forget()
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Noise beside an unscaled x_0 at each timestep visited, and 0 for the data: (steps + 1,) float64."""
+        sigma = self.schedule.sigma[self.timesteps.cpu()]
+        return torch.cat([sigma, sigma.new_zeros(1)])
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        generator: Generators | None = None,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """From x_t and the network's answer to x at the next timestep: a step of Algorithm 2 of the paper.
+
+        model_output, sample: (B, ...). The steps have to follow the timesteps in order. generator and variance_noise
+        are diffusers' arguments for stochastic variants: a deterministic sampler has no use for them.
+        Returns .prev_sample and .pred_original_sample, or a tuple of the two.
+        """
+        position = self.position_of(timestep)
+        alpha_bars = self.alpha_bars_around(position, sample.dtype)
+        x0 = self.read_prediction(model_output, sample, alpha_bars[1]).x0
+        self.model_outputs = [*self.model_outputs[1:], x0]
+        last = position == len(self.timesteps) - 1
+        if self.config.solver_order == 1 or self.lower_order_nums < 1 or last:
+            direction = x0
+        else:
+            direction = extrapolated(x0, self.model_outputs[-2], [half_log_snr(a) for a in alpha_bars])
+        previous = exponential_step(sample, direction, alpha_bars[1], alpha_bars[2])
+        self.lower_order_nums = min(self.lower_order_nums + 1, self.config.solver_order)
+        self.step_index = position + 1
+        return self.output(previous, x0, return_dict)
+
+    def position_of(self, timestep: int | Tensor) -> int:
+        """Where the run is in the timesteps. Raises ValueError before `set_timesteps`."""
+        if self.num_inference_steps is None:
+            raise ValueError(
+                "Number of inference steps is 'None', you need to run 'set_timesteps' after creating the scheduler"
+            )
+        if self.step_index is not None:
+            return self.step_index
+        if self.begin_index is not None:
+            return self.begin_index
+        visited = (self.timesteps == timestep).nonzero()
+        return int(visited[0]) if len(visited) else len(self.timesteps) - 1
+
+    def alpha_bars_around(self, position: int, dtype: torch.dtype) -> list[Tensor]:
+        """alpha_bar () at the timestep before, at and after a position; 1 after the last, at the data."""
+        table = self.alpha_bar_table(dtype)
+        visited = torch.cat([table[self.timesteps.cpu()], table.new_ones(1)])
+        return [visited[max(position - 1, 0)], visited[position], visited[position + 1]]
+
+
+def half_log_snr(alpha_bar: Tensor) -> float:
+    """lambda = log(sqrt(alpha_bar) / sqrt(1 - alpha_bar)), infinite for clean data."""
+    return (0.5 * (alpha_bar / (1 - alpha_bar)).log()).item()
+
+
+def exponential_step(x: Tensor, x0: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor) -> Tensor:
+    """x at the next timestep if the predicted x_0 stays as it is, eq. 9 of the paper at first order.
+
+    sigma_t / sigma_s x - alpha_t (e^-h - 1) x_0, where h is the growth of lambda, sigma^2 = 1 - alpha_bar and
+    alpha^2 = alpha_bar.
+    """
+    h = half_log_snr(alpha_bar_next) - half_log_snr(alpha_bar)
+    shrink = ((1 - alpha_bar_next) / (1 - alpha_bar)).sqrt().item()
+    return shrink * x - alpha_bar_next.sqrt().item() * math.expm1(-h) * x0
+
+
+def extrapolated(x0: Tensor, earlier_x0: Tensor | None, half_log_snrs: Sequence[float]) -> Tensor:
+    """The predicted x_0 halfway to the next timestep, on the line through the last two: D of Algorithm 2."""
+    earlier, here, following = half_log_snrs
+    r = (here - earlier) / (following - here)
+    if earlier_x0 is None:
+        raise ValueError("a second-order step needs the prediction of the step before")
+    return (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * earlier_x0
+
+
+Scheduler = DPMSolverMultistepScheduler

@@ -1,0 +1,168 @@
+"""Heun's method for the probability flow ODE: Karras et al., arXiv 2206.00364, Algorithm 1, without added noise.
+
+The sampler's x is x_0 + sigma epsilon, sigma = sqrt((1 - alpha_bar) / alpha_bar), in which the ODE reads
+dx / dsigma = (x - x_0) / sigma; the network's input is x sqrt(alpha_bar) = x / sqrt(sigma^2 + 1).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_ladder.diffusion.noise import Generators
+from diffusion_ladder.diffusion.timesteps import checked_timesteps, spaced_timesteps
+from diffusion_ladder.schedulers import DiscreteScheduler, keeps_config, refuse_options
+
+SUPPORTED: dict[str, Sequence[Any]] = {
+    "use_karras_sigmas": (False,),
+    "use_exponential_sigmas": (False,),
+    "use_beta_sigmas": (False,),
+}
+
+
+class HeunDiscreteScheduler(DiscreteScheduler):
+    """Second order from two network evaluations a step, of which the last step needs only one.
+
+    The arguments are those of diffusers' HeunDiscreteScheduler, with its defaults. Options that aren't implemented are
+    refused by name. Start from noise times `init_noise_sigma`, and give the network `scale_model_input` of the sample.
+    With linspace spacing, timesteps are fractions: the network has to take them.
+    """
+
+    order = 2
+    sigmas: Tensor  # (2 steps,) float64, falling, beside the timesteps; 0 at the end
+    step_index: int | None  # the position in timesteps; None until the first call finds it
+    begin_index: int | None
+    begun: tuple[Tensor, Tensor] | None  # x and dx / dsigma at the start of a step that awaits its second evaluation
+
+    @keeps_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.00085,
+        beta_end: float = 0.012,
+        beta_schedule: str = "linear",
+        trained_betas: np.ndarray | Sequence[float] | None = None,
+        prediction_type: str = "epsilon",
+        use_karras_sigmas: bool = False,
+        use_exponential_sigmas: bool = False,
+        use_beta_sigmas: bool = False,
+        clip_sample: bool = False,
+        clip_sample_range: float = 1.0,
+        timestep_spacing: str = "linspace",
+        steps_offset: int = 0,
+    ) -> None:
+        refuse_options(self.config, SUPPORTED)
+        self.prepare()
+        self.visit(self.timesteps.double())
+
+    @property
+    def init_noise_sigma(self) -> float:  # type: ignore[override]
+        """Standard deviation of the sample to start from."""
+        largest = self.sigmas.max().item()
+        return largest if self.config.timestep_spacing in ("linspace", "trailing") else (largest**2 + 1) ** 0.5
+
+    @property
+    def state_in_first_order(self) -> bool:
+        """Whether the next call of `step` starts a step, rather than correcting it."""
+        return self.begun is None
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Start the run at this position of the timesteps, for pipelines that skip the first ones."""
+        self.begin_index = begin_index
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        num_train_timesteps: int | None = None,
+        timesteps: list[int] | None = None,
+    ) -> None:
+        """Choose the timesteps to visit: so many, spaced as the config says, or exactly these, falling.
+
+        All but the first are visited twice: (2 steps - 1,) float32. Raises ValueError unless one of the two is given,
+        and for steps that can't be spaced.
+        """
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("Must pass exactly one of `num_inference_steps` or `timesteps`.")
+        T = num_train_timesteps or self.config.num_train_timesteps
+        if timesteps is not None:
+            self.visit(checked_timesteps(timesteps, T).double(), device)
+        else:
+            self.visit(self.spaced(T, num_inference_steps or 0), device)
+
+    def visit(self, timesteps: Tensor, device: str | torch.device | None = None) -> None:
+        """Take these timesteps, (steps,) float64 falling, for a new run."""
+        sigma = self.sigma_at(timesteps)
+        self.sigmas = torch.cat([sigma[:1], sigma[1:].repeat_interleave(2), sigma.new_zeros(1)])
+        self.timesteps = torch.cat([timesteps[:1], timesteps[1:].repeat_interleave(2)]).float().to(device)
+        self.num_inference_steps = len(timesteps)
+        self.step_index = self.begin_index = None
+        self.begun = None
+
+    def spaced(self, T: int, steps: int) -> Tensor:
+        """`steps` falling timesteps, (steps,) float64; linspace doesn't round them."""
+        rounded = spaced_timesteps(self.config.timestep_spacing, T, steps, self.config.steps_offset)
+        if self.config.timestep_spacing == "linspace":
+            return torch.linspace(0, T - 1, steps, dtype=torch.float64).flip(0)
+        return rounded.double()
+
+    def sigma_at(self, timesteps: Tensor) -> Tensor:
+        """sigma at timesteps (N,), in between them linear: (N,) float64."""
+        known = self.schedule.sigma.numpy()
+        return torch.from_numpy(np.interp(timesteps.double().cpu().numpy(), np.arange(len(known)), known))
+
+    def scale_model_input(self, sample: Tensor, timestep: int | float | Tensor | None = None) -> Tensor:
+        """The network's input: x / sqrt(sigma^2 + 1), of unit variance for data of unit variance."""
+        self.step_index = self.position_of(timestep)
+        return sample / (self.sigmas[self.step_index].item() ** 2 + 1) ** 0.5
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x = x_0 + sigma epsilon of clean samples (B, ...) at timesteps () or (B,)."""
+        sigma = self.sigma_at(timesteps.reshape(-1)).reshape(-1, *[1] * (original_samples.ndim - 1))
+        return original_samples + sigma.to(original_samples.dtype).to(original_samples.device) * noise
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int | float | Tensor,
+        sample: Tensor,
+        return_dict: bool = True,
+        *,
+        generator: Generators | None = None,
+    ) -> Any:
+        """Half of Algorithm 1: an Euler step to the next sigma, or its correction by the slope found there.
+
+        model_output, sample: (B, ...), the sample unscaled. generator is accepted for the sake of one sampling loop for
+        all schedulers: a deterministic sampler has no use for it.
+        Returns .prev_sample and .pred_original_sample, or a tuple of the two.
+        """
+        position = self.position_of(timestep)
+        here = self.sigmas[position].item()  # of this evaluation
+        alpha_bar = 1 / (1 + self.sigmas[position] ** 2)  # () float64
+        x0 = self.read_prediction(model_output, sample * alpha_bar.sqrt().item(), alpha_bar).x0
+        slope = (sample - x0) / here  # line 4
+        if self.begun is None:
+            previous = sample + (self.sigmas[position + 1].item() - here) * slope  # line 5
+            self.begun = sample, slope
+        else:
+            start, first_slope = self.begun
+            previous = start + (here - self.sigmas[position - 1].item()) * (first_slope + slope) / 2  # line 8
+            self.begun = None
+        self.step_index = position + 1
+        return self.output(previous, x0, return_dict)
+
+    def position_of(self, timestep: int | float | Tensor | None) -> int:
+        """Where the run is in the timesteps; of one that occurs twice, the place that starts a step."""
+        if self.step_index is not None:
+            return self.step_index
+        if self.begin_index is not None:
+            return self.begin_index
+        visited = self.timesteps.eq(timestep).nonzero() if timestep is not None else []
+        if len(visited) == 0:
+            raise IndexError(f"timestep {timestep} is not among the {len(self.timesteps)} that set_timesteps chose")
+        return int(visited[-1])
+
+
+Scheduler = HeunDiscreteScheduler

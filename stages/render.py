@@ -1,0 +1,55 @@
+"""Draw one rung's figures, from its artifacts alone: no network is run."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_bytes, write_json
+from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.diffusion.schedules import make_schedule
+from diffusion_ladder.figures import process, samples, training
+from diffusion_ladder.figures.style import RungArtifacts, house_style
+from diffusion_ladder.runtime import Stage, generator, run_stage
+
+
+def read_artifacts(model: str, dataset: str) -> RungArtifacts:
+    """What earlier stages wrote about a rung."""
+    rung, drawn = read_json(f"models/{model}/rung.json"), f"data/samples/{model}"
+    metadata = read_metadata(f"data/processed/{dataset}.safetensors")
+    return RungArtifacts(
+        rung=rung,
+        normalisation=Normalisation.from_metadata(metadata),
+        class_names=metadata["class_names"],
+        data=read_tensors(f"data/processed/{dataset}.safetensors"),
+        samples=read_tensors(f"{drawn}.safetensors")["samples"],
+        sampler=read_metadata(f"{drawn}.safetensors"),
+        comparison=read_tensors(f"{drawn}.comparison.safetensors")["samples"],
+        comparison_sampler=read_metadata(f"{drawn}.comparison.safetensors"),
+        trajectories=read_tensors(f"{drawn}.trajectories.safetensors"),
+        training_log=training.parse_log(Path(f"reports/training/{model}.tsv").read_text(encoding="utf-8")),
+    )
+
+
+def main(stage: Stage) -> None:
+    """Write the figures, then captions.json, which lists them in the order of reading."""
+    artifacts = read_artifacts(stage.key, stage.parameter(f"models.{stage.key}.dataset"))
+    settings = stage.parameter(f"figures.{stage.key}")
+    facts = artifacts.rung["schedule"]
+    schedule = make_schedule(facts["name"], facts["T"], facts["beta_start"], facts["beta_end"])
+    noise = generator(stage.parameter("seed"), "render", stage.key, "forward")
+    folder, captions = f"reports/figures/{stage.key}", []
+    with house_style(), tqdm(desc=stage.label, unit=" figures") as progress:
+        for exhibits in (
+            training.exhibits(artifacts, schedule),
+            process.exhibits(artifacts, schedule, settings, noise),
+            samples.exhibits(artifacts, settings),
+        ):
+            for exhibit in exhibits:
+                write_bytes(f"{folder}/{exhibit.file}", exhibit.content)
+                captions.append(exhibit.entry())
+                progress.update()
+    write_json(f"{folder}/captions.json", captions)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,215 @@
+"""The graph, asked from DVC: what depends on what, and that every stage declares exactly what it uses."""
+
+import hashlib
+import json
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PROJECT, run
+
+from diffusion_ladder.params import look_up
+
+pytestmark = pytest.mark.slow
+
+DATASETS = ("circles", "moons", "mnist", "faces")
+MODELS = ("circles", "moons", "mnist_scratch", "mnist_diffusers", "faces")
+STAGES = {
+    "check_params",
+    "filter_gender",
+    "report",
+    *(f"{stage}@{key}" for stage in ("fetch", "preprocess") for key in DATASETS),
+    *(f"train_classifier@{key}" for key in ("mnist", "faces")),
+    *(f"{stage}@{key}" for stage in ("train", "sample", "evaluate", "render") for key in MODELS),
+}
+
+
+def fill_in(text: str, key: str, item: object) -> str:
+    return re.sub(r"\$\{(.+?)\}", lambda match: str(look_up({"key": key, "item": item}, match[1])), text)
+
+
+def declared(folder: Path) -> dict[str, dict]:
+    """Each stage of dvc.yaml with its loop unrolled, independently of DVC and of the runtime."""
+    parameters = yaml.safe_load((folder / "params.yaml").read_text())
+    stages = {}
+    for name, definition in yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].items():
+        if "foreach" not in definition:
+            stages[name] = definition
+            continue
+        for key, item in parameters[definition["foreach"].strip("${}")].items():
+            stages[f"{name}@{key}"] = json.loads(fill_in(json.dumps(definition["do"]), key, item))
+    return stages
+
+
+@contextmanager
+def changed(path: Path, old: str, new: str):
+    """A file with one thing replaced, put back afterwards."""
+    before = path.read_bytes()
+    text = before.decode()
+    assert text.count(old) >= 1, f"{old!r} does not stand in {path}"
+    path.write_text(text.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+@contextmanager
+def parameter(folder: Path, key: str, value: object):
+    """params.yaml with one value replaced, put back afterwards."""
+    path = folder / "params.yaml"
+    before = path.read_bytes()
+    values = yaml.safe_load(before)
+    *parents, last = key.split(".")
+    look_up(values, ".".join(parents))[last] = value
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def stale(folder: Path) -> set[str]:
+    """The stages that DVC would run because something that they list has changed."""
+    status = run(["dvc", "status", "--json"], folder)
+    assert status.returncode == 0, status.stderr
+    return set(json.loads(status.stdout))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The hash of every output."""
+    roots = ("data", "models", "reports")
+    files = sorted(file for root in roots for file in (folder / root).rglob("*") if file.is_file())
+    outputs = [file for file in files if "run" not in file.relative_to(folder).parts]
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in outputs}
+
+
+def test_the_stages_are_those_of_the_design(smoke):
+    listed = run(["dvc", "stage", "list", "--name-only"], smoke).stdout.split()
+    assert set(listed) == STAGES
+
+
+def test_every_stage_has_a_description():
+    definitions = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"].values()
+    for definition in definitions:
+        assert definition.get("do", definition)["desc"]
+
+
+def test_nothing_is_left_to_do_after_a_run(smoke):
+    assert stale(smoke) == set()
+    again = run(["dvc", "repro"], smoke)
+    assert "up to date" in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_a_stage_lists_exactly_the_files_that_it_imports(smoke, stage):
+    record = json.loads((smoke / "reports/run" / f"{stage}.json").read_text())
+    code = {path for path in declared(smoke)[stage]["deps"] if path.endswith(".py")}
+    quoted = code & set(QUOTED) if stage == "report" else set()
+    assert code - quoted == set(record["imports"])
+
+
+def test_a_stage_lists_exactly_the_parameters_that_it_reads(smoke):
+    for stage, definition in declared(smoke).items():
+        record = json.loads((smoke / "reports/run" / f"{stage}.json").read_text())
+        listed = {"" if isinstance(entry, dict) else entry for entry in definition.get("params", [])}
+        assert listed == set(record["parameters"]), stage
+
+
+def test_a_parameter_that_is_not_listed_can_not_be_read(monkeypatch):
+    from diffusion_ladder.params import ParameterError
+    from diffusion_ladder.runtime import Stage
+
+    stage = Stage("sample", "circles")
+    assert stage.parameter("sampling.circles.count") > 0
+    with pytest.raises(ParameterError, match=r"sample@circles reads the parameter sampling\.moons.*does not list"):
+        stage.parameter("sampling.moons.count")
+    with pytest.raises(ParameterError, match="all parameters"):
+        stage.all_parameters()
+
+
+def test_a_comment_in_a_figure_module_reruns_only_the_figures(smoke):
+    path = smoke / "src/diffusion_ladder/figures/samples.py"
+    with changed(path, "\n", "\n# A comment.\n"):
+        assert stale(smoke) == {f"render@{model}" for model in MODELS}
+
+
+def test_other_sampling_steps_retrain_nothing(smoke):
+    with parameter(smoke, "sampling.faces.steps", 3):
+        assert stale(smoke) == {"check_params", "sample@faces", "report"}
+
+
+def test_another_schedule_retrains_that_rung_alone(smoke):
+    with parameter(smoke, "models.faces.schedule.beta_end", 0.013):
+        assert stale(smoke) == {"check_params", "train@faces", "report"}
+
+
+def test_a_change_to_the_unet_does_not_retrain_the_circles(smoke):
+    with changed(smoke / "src/diffusion_ladder/networks/unet.py", "\n", "\n# A comment.\n"):
+        assert stale(smoke) == {"train@mnist_scratch", "sample@mnist_scratch"}
+
+
+def test_an_accepted_parameter_reruns_only_what_reads_it(smoke, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(smoke, copy, symlinks=True)
+    before = hashes(copy)
+    with parameter(copy, "figures.circles.panels", 9):
+        ran = run(["dvc", "repro"], copy)
+    assert ran.returncode == 0, ran.stderr
+    assert set(re.findall(r"Running stage '(.+?)'", ran.stdout)) == {"check_params", "render@circles", "report"}
+    different = {path for path, value in hashes(copy).items() if before.get(path) != value}
+    assert different
+    assert all(path.startswith(("reports/figures/circles/", "reports/index", "reports/README")) for path in different)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("models.circles.schedule.T", 0, "models.circles.schedule.T"),
+        ("models.circles.schedule.beta_end", 1e-6, "beta_end = 1e-06 is below beta_start"),
+        ("models.circles.training.stepz", 5, "models.circles.training.stepz: unknown key"),
+        ("models.circles.schedulers.sampling", "dpm", "models.circles.schedulers.sampling"),
+        ("sampling.faces.steps", 5000, "5000 is more than T = 1000"),
+        ("seed", "zero", "seed"),
+    ],
+)
+def test_an_impossible_parameter_stops_the_run_and_touches_no_output(smoke, key, value, complaint):
+    before = hashes(smoke)
+    with parameter(smoke, key, value) if "." in key else changed(smoke / "params.yaml", "seed: 0", f"seed: {value}"):
+        refused = run(["dvc", "repro"], smoke)
+    assert refused.returncode != 0
+    lines = [line for line in (refused.stdout + refused.stderr).splitlines() if complaint in line]
+    assert len(lines) == 1
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert hashes(smoke) | {"data/params_checked.txt": ""} == before | {"data/params_checked.txt": ""}
+
+
+def test_the_lock_holds_no_path_of_this_machine(smoke):
+    assert str(smoke) not in (smoke / "dvc.lock").read_text()
+    for path in hashes(smoke):
+        assert str(smoke).encode() not in (smoke / path).read_bytes(), path
+
+
+def test_the_same_work_gives_the_same_bytes_under_another_hash_seed_locale_zone_and_umask(smoke, tmp_path):
+    """Every stage again, in a copy elsewhere, without DVC's run cache."""
+    copy = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(smoke, copy, symlinks=True, ignore=shutil.ignore_patterns("cache", "tmp"))
+    before = (copy / "dvc.lock").read_text()
+    for root in ("data", "models", "reports"):
+        shutil.rmtree(copy / root)
+    (copy / "dvc.lock").unlink()
+    other = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Kathmandu"}
+    ran = run(["sh", "-c", "umask 027 && dvc repro"], copy, **other)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert (copy / "dvc.lock").read_text() == before
+
+
+QUOTED = [
+    "src/diffusion_ladder/diffusion/schedules.py",
+    "src/diffusion_ladder/sampling/loop.py",
+    "src/diffusion_ladder/schedulers/ddpm.py",
+    "src/diffusion_ladder/training/loop.py",
+]

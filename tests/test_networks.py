@@ -1,0 +1,131 @@
+"""The networks written here against diffusers' UNet2DModel and against closed forms."""
+
+import math
+
+import pytest
+import torch
+
+from diffusion_ladder.networks import mlp, unet
+from diffusion_ladder.networks.embeddings import fold, sinusoidal_embedding, unfold
+from diffusion_ladder.params import DiffusersUNetNetwork, MLPNetwork, UNetNetwork
+from diffusion_ladder.torchvision_import import repair_torchvision
+
+repair_torchvision()
+
+TWO_LEVELS = {"block_out_channels": [16, 32], "layers_per_block": 1, "attention_levels": [False, True], "patch_size": 2}
+THREE_LEVELS = {
+    "block_out_channels": [16, 32, 48],
+    "layers_per_block": 2,
+    "attention_levels": [False, True, True],
+    "patch_size": 1,
+}
+
+
+def unet_settings(**changes):
+    shared = {"attention_head_size": 16, "norm_groups": 8, "scale_shift": True, "middle_attention": True}
+    return TWO_LEVELS | shared | changes
+
+
+@pytest.mark.parametrize("levels", [TWO_LEVELS, THREE_LEVELS], ids=["two levels", "three levels"])
+@pytest.mark.parametrize("scale_shift", [True, False])
+@pytest.mark.parametrize("middle_attention", [True, False])
+@pytest.mark.parametrize("num_class_embeds", [None, 3])
+def test_the_weights_of_a_unet2dmodel_load_and_give_the_same_output(
+    levels, scale_shift, middle_attention, num_class_embeds
+):
+    from diffusion_ladder.networks import diffusers_unet
+
+    settings = unet_settings(**levels, scale_shift=scale_shift, middle_attention=middle_attention)
+    library = diffusers_unet.build(
+        DiffusersUNetNetwork(name="diffusers_unet", **settings), (1, 28, 28), num_class_embeds
+    ).eval()
+    time_embedding_size = 4 * settings["block_out_channels"][0]  # what UNet2DModel hard-codes
+    ours = unet.build(
+        UNetNetwork(name="unet", time_embedding_size=time_embedding_size, **settings), (1, 28, 28), num_class_embeds
+    ).eval()
+    ours.load_state_dict(library.unet.state_dict())
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 1, 28, 28, generator=random)
+    timesteps = torch.tensor([0, 1, 500, 999])
+    labels = torch.tensor([0, 1, 2, 0]) if num_class_embeds else None
+    with torch.no_grad():
+        expected = library(x, timesteps, labels)
+        torch.testing.assert_close(ours(x, timesteps, labels), expected, atol=1e-5, rtol=1e-5)
+    assert expected.abs().mean() > 0.01
+
+
+def test_the_sinusoidal_embedding_is_the_papers():
+    embedding = sinusoidal_embedding(torch.tensor([0, 7]), 8)
+    frequencies = [10_000 ** (-i / 4) for i in range(4)]
+    expected = [math.cos(7 * f) for f in frequencies] + [math.sin(7 * f) for f in frequencies]
+    torch.testing.assert_close(embedding[1], torch.tensor(expected))
+    assert embedding[0].tolist() == [1.0] * 4 + [0.0] * 4
+
+
+def test_an_odd_embedding_size_is_refused():
+    with pytest.raises(ValueError, match="even, not 7"):
+        sinusoidal_embedding(torch.tensor([0]), 7)
+
+
+def test_folding_moves_each_square_into_channels_and_unfolding_undoes_it():
+    images = torch.arange(2 * 3 * 8 * 12, dtype=torch.float32).reshape(2, 3, 8, 12)
+    folded = fold(images, 4)
+    assert folded.shape == (2, 48, 2, 3)
+    assert folded[1, 16:32, 1, 2].tolist() == images[1, 1, 4:8, 8:12].flatten().tolist()
+    assert torch.equal(unfold(folded, 4), images)
+    assert fold(images, 1) is images
+
+
+def test_folding_refuses_a_size_that_does_not_divide():
+    with pytest.raises(ValueError, match="28x30 can't be cut into squares of 4x4"):
+        fold(torch.zeros(1, 1, 28, 30), 4)
+
+
+def test_labels_are_needed_exactly_by_a_conditional_unet():
+    settings = UNetNetwork(name="unet", time_embedding_size=64, **unet_settings())
+    x, timesteps, labels = torch.zeros(2, 1, 28, 28), torch.tensor([0, 1]), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="class labels"):
+        unet.build(settings, (1, 28, 28), None)(x, timesteps, labels)
+    with pytest.raises(ValueError, match="class labels"):
+        unet.build(settings, (1, 28, 28), 2)(x, timesteps)
+
+
+def test_the_mlp_depends_on_the_point_and_on_the_time():
+    torch.manual_seed(0)
+    network = mlp.build(MLPNetwork(name="mlp", hidden_size=32, hidden_layers=2, time_embedding_size=16), (2,), None)
+    x = torch.randn(5, 2)
+    early, late = network(x, torch.full((5,), 1)), network(x, torch.full((5,), 900))
+    assert early.shape == (5, 2)
+    assert (early - late).abs().min() > 1e-4
+    torch.testing.assert_close(network(x[:2], torch.full((2,), 1)), early[:2])
+
+
+@pytest.mark.parametrize("name", ["mlp", "unet"])
+def test_saving_and_loading_give_the_same_network(name, tmp_path):
+    if name == "mlp":
+        module, shape = mlp, (2,)
+        settings = MLPNetwork(name="mlp", hidden_size=16, hidden_layers=1, time_embedding_size=8)
+    else:
+        module, shape = unet, (1, 28, 28)
+        settings = UNetNetwork(name="unet", time_embedding_size=64, **unet_settings())
+    network = module.build(settings, shape, None)
+    module.save(network, tmp_path)
+    loaded = module.load(settings, shape, tmp_path)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_a_saved_diffusers_network_is_a_plain_unet2dmodel(tmp_path):
+    from diffusers import UNet2DModel
+
+    from diffusion_ladder.networks import diffusers_unet
+
+    settings = DiffusersUNetNetwork(name="diffusers_unet", **unet_settings())
+    network = diffusers_unet.build(settings, (3, 16, 16), 3).eval()
+    diffusers_unet.save(network, tmp_path)
+    plain = UNet2DModel.from_pretrained(tmp_path).eval()
+    x, timesteps, labels = torch.randn(2, 3, 16, 16), torch.tensor([3, 400]), torch.tensor([1, 2])
+    with torch.no_grad():
+        expected = unfold(plain(fold(x, 2), timesteps, class_labels=labels).sample, 2)
+        assert torch.equal(network(x, timesteps, labels), expected)
+        assert torch.equal(diffusers_unet.load(settings, (3, 16, 16), tmp_path).eval()(x, timesteps, labels), expected)

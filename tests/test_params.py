@@ -1,0 +1,131 @@
+"""params.yaml is valid, fully commented, and impossible values are refused in one line that names the key."""
+
+import copy
+import re
+
+import pytest
+import yaml
+
+from diffusion_ladder.params import ParameterError, load_parameters, load_yaml, look_up
+from diffusion_ladder.presets import flatten, merged_parameters, overrides
+
+IMPOSSIBLE = [
+    ("unknown", 1, "unknown: unknown key"),
+    ("models.circles.network.hidden", 3, "models.circles.network.hidden: unknown key"),
+    ("models.circles.schedule.T", 0, "models.circles.schedule.T"),
+    ("models.circles.schedule.T", 2.5, "models.circles.schedule.T"),
+    ("models.circles.schedule.T", "1000", "models.circles.schedule.T"),
+    ("models.circles.schedule.beta_end", 1e-5, "beta_end = 1e-05 is below beta_start"),
+    ("models.circles.schedule.beta_start", 0, "models.circles.schedule.beta_start"),
+    ("models.circles.schedule.name", "quadratic", "models.circles.schedule.name"),
+    ("models.circles.schedulers.sampling", "dpm", "models.circles.schedulers.sampling"),
+    ("models.circles.schedulers.sampling", "ddim", "choose two samplers"),
+    ("models.circles.dataset", "squares", "models.circles.dataset: no data set is called squares"),
+    ("models.circles.network.name", "unet", "models.circles.network"),
+    ("models.circles.network.name", "transformer", "models.circles.network"),
+    ("models.mnist_scratch.network.block_out_channels", [30, 60], "30 is no multiple of norm_groups = 8"),
+    ("models.mnist_scratch.network.attention_levels", [True], "one entry per level"),
+    ("models.circles.training.learning_rate", -1.0, "models.circles.training.learning_rate"),
+    ("models.circles.training.label_dropout", 0.1, "circles has no labels to drop"),
+    ("models.faces.training.label_dropout", 1.0, "models.faces.training.label_dropout"),
+    ("sampling.faces.steps", 1001, "sampling.faces.steps: 1001 is more than T = 1000"),
+    ("sampling.faces.steps", 0, "sampling.faces.steps"),
+    ("sampling.faces.count", 33, "33 is no multiple of 2 classes"),
+    ("sampling.circles.guidance_scale", 2.0, "sampling.circles.guidance_scale: needs a null label"),
+    ("datasets.mnist.source", "kaggle", "datasets.mnist.source"),
+    ("datasets.circles.source", "make_moons", "the source make_moons is not described"),
+    ("datasets.faces.labels", {1: 0, 2: 2}, "labels maps to the classes [0, 2]"),
+    ("datasets.faces.preprocess.test_fraction", 1.0, "datasets.faces.preprocess.test_fraction"),
+    ("runtime.device", "tpu", "runtime.device"),
+    ("seed", -1, "seed"),
+]
+
+
+def write_changed(path, key, value):
+    values = copy.deepcopy(load_yaml("params.yaml"))
+    *parents, last = key.split(".")
+    look_up(values, ".".join(parents))[last] = value if parents else value
+    path.write_text(yaml.safe_dump(values))
+
+
+@pytest.mark.parametrize(("key", "value", "complaint"), IMPOSSIBLE)
+def test_an_impossible_value_is_refused_in_one_line_that_names_it(key, value, complaint, tmp_path):
+    path = tmp_path / "params.yaml"
+    if "." in key:
+        write_changed(path, key, value)
+    else:
+        path.write_text(yaml.safe_dump(load_yaml("params.yaml") | {key: value}))
+    with pytest.raises(ParameterError) as refusal:
+        load_parameters(path)
+    message = str(refusal.value)
+    assert complaint in message
+    assert "\n" not in message
+    assert len(message) < 300
+
+
+def test_a_missing_key_is_refused(tmp_path):
+    values = load_yaml("params.yaml")
+    del values["models"]["moons"]["training"]["batch_size"]
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ParameterError, match=r"models\.moons\.training\.batch_size: Field required"):
+        load_parameters(tmp_path / "p.yaml")
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    (tmp_path / "p.yaml").write_text("seed: 1\nseed: 2\n")
+    with pytest.raises(ParameterError, match="the key 'seed' stands twice"):
+        load_parameters(tmp_path / "p.yaml")
+
+
+def test_broken_yaml_and_a_missing_file_are_refused(tmp_path):
+    (tmp_path / "p.yaml").write_text("seed: [1\n")
+    with pytest.raises(ParameterError, match="not YAML"):
+        load_parameters(tmp_path / "p.yaml")
+    with pytest.raises(ParameterError, match="No such file"):
+        load_parameters(tmp_path / "none.yaml")
+
+
+def test_numbers_in_yaml_1_2_notation_are_numbers(tmp_path):
+    text = open("params.yaml").read().replace("beta_start: 1.0e-4", "beta_start: 1e-4")
+    (tmp_path / "p.yaml").write_text(text)
+    assert load_parameters(tmp_path / "p.yaml").models["circles"].schedule.beta_start == 1e-4
+
+
+def test_no_alias_ties_two_rungs_together():
+    """With a YAML alias, `dvc exp run -S` on one rung would change another."""
+    assert not re.search(r":\s*[&*]\w", open("params.yaml").read())
+
+
+def test_every_value_is_commented_where_it_stands_first():
+    commented, missing = set(), []
+    for line in open("params.yaml"):
+        match = re.match(r"\s*([\w.]+):(\s+[^#{\s][^#]*)?(#.*)?$", line.rstrip())
+        if not match:
+            continue
+        key, _, comment = match.groups()
+        if comment:
+            commented.add(key)
+        elif match[2] and key not in commented:
+            missing.append(line.rstrip())
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["smoke", "full"])
+def test_presets_are_valid_and_print_as_options(name):
+    merged = flatten(merged_parameters(name))
+    for option in overrides(name):
+        flag, assignment = option.split(" ")
+        key, value = assignment.split("=")
+        assert flag == "-S"
+        assert yaml.safe_load(value.replace(",", ", ")) == merged[key]
+
+
+def test_the_full_preset_has_the_missions_sizes():
+    values = merged_parameters("full")
+    faces = values["models"]["faces"]
+    assert values["datasets"]["mnist"]["source"] == "torchvision"
+    assert values["datasets"]["faces"]["source"] == "hub"
+    assert faces["network"]["block_out_channels"] == [64, 128, 160, 224]
+    assert faces["network"]["attention_levels"] == [False, True, True, True]
+    assert faces["training"]["learning_rate"] == 1e-4
+    assert values["sampling"]["faces"]["steps"] == 50

@@ -1,0 +1,273 @@
+"""Decoding, cropping, splitting, and the three stages of the data together."""
+
+import hashlib
+import importlib.util
+import io
+import json
+from pathlib import Path
+
+import numpy
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, sha256_of_file
+from diffusion_ladder.data import portraits, split
+from diffusion_ladder.data.decoding import UndecodableImageError, decode_image, square_box, to_square, to_tensor
+from diffusion_ladder.params import PortraitsPreprocess, load_parameters, look_up
+from diffusion_ladder.runtime import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+PREPROCESS = PortraitsPreprocess(
+    input="filtered", test_fraction=0.5, image_size=16, crop="top", class_names=["female", "male"]
+)
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def noise(size, seed=0, channels=3):
+    width, height = size
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return Image.fromarray(numpy.random.default_rng(seed).integers(0, 256, shape, dtype=numpy.uint8))
+
+
+def marked_portrait():
+    """A picture of 40 x 60 with red on top, green in the middle, blue at the bottom, and white at both sides."""
+    pixels = numpy.zeros((60, 40, 3), dtype=numpy.uint8)
+    for third, channel in enumerate(range(3)):
+        pixels[third * 20 : third * 20 + 20, :, channel] = 255
+    pixels[:, [0, 39]] = 255
+    return Image.fromarray(pixels)
+
+
+def test_the_upper_square_of_a_tall_picture_is_kept_unsquashed():
+    cropped = numpy.asarray(to_square(marked_portrait(), 40, "top"))
+    numpy.testing.assert_array_equal(cropped, numpy.asarray(marked_portrait())[:40])
+    centred = numpy.asarray(to_square(marked_portrait(), 40, "centre"))
+    numpy.testing.assert_array_equal(centred, numpy.asarray(marked_portrait())[10:50])
+
+
+def test_a_wide_picture_keeps_its_middle():
+    wide = noise((60, 40))
+    for crop in ("top", "centre"):
+        numpy.testing.assert_array_equal(numpy.asarray(to_square(wide, 40, crop)), numpy.asarray(wide)[:, 10:50])
+
+
+def test_a_circle_stays_a_circle():
+    y, x = numpy.mgrid[0:300, 0:200]
+    disc = ((x - 100) ** 2 + (y - 100) ** 2 < 60**2) * 255
+    small = numpy.asarray(to_square(Image.fromarray(disc.astype(numpy.uint8)).convert("RGB"), 64, "top"))[..., 0] > 127
+    across, down = (int(small.any(axis=axis).sum()) for axis in (0, 1))
+    assert across == down
+    assert small.sum() == pytest.approx(numpy.pi * (60 * 64 / 200) ** 2, rel=0.03)
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.sampled_from(["top", "centre"]))
+def test_every_crop_is_the_largest_square_inside(width, height, crop):
+    left, upper, right, lower = square_box(width, height, crop)
+    assert right - left == lower - upper == min(width, height)
+    assert left >= 0
+    assert upper >= 0
+    assert right <= width
+    assert lower <= height
+    assert abs(left - (width - right)) <= 1
+    assert upper == 0 or (crop == "centre" and abs(upper - (height - lower)) <= 1)
+
+
+def test_resizing_antialiases_as_pillow_s_lanczos_does_and_leaves_a_fitting_picture_alone():
+    image = noise((128, 128))
+    expected = image.resize((64, 64), Image.Resampling.LANCZOS)
+    assert to_square(image, 64, "top").tobytes() == expected.tobytes()
+    assert to_square(expected, 64, "top").tobytes() == expected.tobytes()
+    # Stripes of one pixel become grey; without antialiasing they would stay black and white.
+    stripes = Image.fromarray(numpy.tile(numpy.array([[0, 255]], dtype=numpy.uint8), (64, 32))).convert("RGB")
+    middle = numpy.asarray(to_square(stripes, 16, "top"))[4:12, 4:12]
+    assert abs(middle.astype(int) - 127.5).max() < 10
+
+
+def test_modes_become_rgb():
+    grey = noise((6, 6), channels=1)
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK"):
+        source = grey.convert("RGB").convert(mode)
+        data = encoded(source, "JPEG", quality=100) if mode == "CMYK" else encoded(source)
+        picture = decode_image(data)
+        assert picture.mode == "RGB"
+        if mode in ("L", "LA", "RGB", "RGBA"):
+            assert picture.tobytes() == grey.convert("RGB").tobytes()
+
+
+def test_transparent_parts_show_white():
+    pixels = numpy.zeros((2, 2, 4), dtype=numpy.uint8)
+    pixels[0, 0] = (255, 0, 0, 255)
+    pixels[0, 1] = (0, 0, 0, 0)
+    pixels[1, 0] = (0, 0, 0, 51)  # a fifth of black over white
+    picture = numpy.asarray(decode_image(encoded(Image.fromarray(pixels))))
+    assert picture[0, 0].tolist() == [255, 0, 0]
+    assert picture[0, 1].tolist() == [255, 255, 255]
+    assert picture[1, 0].tolist() == [204, 204, 204]
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([0, 0, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    picture = decode_image(encoded(palette, transparency=0))
+    assert [picture.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 255)]
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped():
+    values = numpy.array([[0, 257, 32896, 65535]], dtype=numpy.uint16)
+    picture = numpy.asarray(decode_image(encoded(Image.fromarray(values))))
+    assert picture[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_exif_orientation_turns_the_picture_upright():
+    upright = marked_portrait()
+    lying = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
+    picture = decode_image(encoded(lying, exif=exif))
+    assert picture.size == (40, 60)
+    assert picture.tobytes() == upright.tobytes()
+
+
+def test_tensors_are_channels_first():
+    image = noise((5, 4))
+    tensor = to_tensor(image)
+    assert (tensor.shape, tensor.dtype) == ((3, 4, 5), torch.uint8)
+    assert tuple(tensor[:, 1, 2].tolist()) == image.getpixel((2, 1))
+
+
+def test_undecodable_bytes_say_so():
+    with pytest.raises(UndecodableImageError, match="UnidentifiedImageError"):
+        decode_image(b"no image")
+
+
+def write_filtered(folder, images, labels):
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.table({"image": pyarrow.array(images, pyarrow.binary()), "label": labels})
+    pyarrow.parquet.write_table(table, folder / "portraits.parquet")
+
+
+def test_portraits_are_split_by_their_pixels(tmp_path):
+    pictures = [noise((16, 24), seed=i) for i in range(40)]
+    # The same pixels in the kept part, from other files: other compression, other lower end.
+    copies = [picture.copy() for picture in pictures[:10]]
+    for copy in copies:
+        copy.paste((0, 0, 0), (0, 20, 16, 24))
+    images = [encoded(picture) for picture in pictures] + [encoded(copy, compress_level=1) for copy in copies]
+    labels = [i % 2 for i in range(40)] + [i % 2 for i in range(10)]
+    write_filtered(tmp_path, images, labels)
+    splits = portraits.preprocess(tmp_path, PREPROCESS)
+    card = splits.card()
+    assert card["duplicates"] == {
+        "in_train": len(splits.train) - len(splits.train.unique(dim=0)),
+        "in_test": len(splits.test) - len(splits.test.unique(dim=0)),
+        "between_splits": 0,
+    }
+    assert card["duplicates"]["in_train"] + card["duplicates"]["in_test"] == 10
+    assert card["pictures"]["cropped"] == 50
+    assert card["pictures"]["largest"] == [16, 24]
+    total = sum(count for part in card["splits"].values() for count in part["by_class"].values())
+    assert total == sum(part["rows"] for part in card["splits"].values()) == 50
+
+    expected = {"train": [], "test": []}
+    for picture in (*pictures, *copies):
+        pixels = numpy.asarray(picture)[:16].transpose(2, 0, 1)
+        number = int.from_bytes(hashlib.sha256(pixels.tobytes()).digest()[:8], "big") / 2**64
+        expected["test" if number < 0.5 else "train"].append(pixels)
+    numpy.testing.assert_array_equal(splits.train.numpy(), numpy.stack(expected["train"]))
+    numpy.testing.assert_array_equal(splits.test.numpy(), numpy.stack(expected["test"]))
+
+
+def test_duplicates_between_a_source_s_own_splits_are_counted():
+    train = torch.tensor([[1, 2], [3, 4], [1, 2], [5, 6]], dtype=torch.uint8)
+    test = torch.tensor([[1, 2], [1, 2], [9, 9]], dtype=torch.uint8)
+    assert split.count_duplicates(train, test) == {"in_train": 1, "in_test": 1, "between_splits": 2}
+
+
+def test_the_split_doesn_t_depend_on_the_other_rows():
+    rows = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    held_out = split.is_held_out(rows, 0.3)
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(1))[:90]
+    assert torch.equal(split.is_held_out(rows[order], 0.3), held_out[order])
+    assert not (split.is_held_out(rows, 0.1) & ~held_out).any()  # a smaller test split is part of a larger one
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
+def test_an_empty_split_is_refused(fraction):
+    with pytest.raises(UserError, match=r"^preprocess.test_fraction: .* of 3 rows into the test split; use more rows$"):
+        split.is_held_out(torch.arange(3), fraction)
+
+
+class Stage:
+    """A stage as the scripts see it, with params.yaml changed here and there."""
+
+    def __init__(self, key, changes):
+        self.key = key
+        self.parameters = load_parameters(ROOT / "params.yaml").model_dump()
+        for name, value in changes.items():
+            section, _, last = name.rpartition(".")
+            look_up(self.parameters, section)[last] = value
+        self.parameters = type(load_parameters(ROOT / "params.yaml")).model_validate(self.parameters)
+
+    def parameter(self, name):
+        return look_up(self.parameters, name)
+
+
+def run(script, stage):
+    spec = importlib.util.spec_from_file_location(script, ROOT / "stages" / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(stage)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "change", "shape"),
+    [
+        ("circles", {"datasets.circles.sources.make_circles.count": 200}, (2,)),
+        ("moons", {"datasets.moons.sources.make_moons.count": 200}, (2,)),
+        ("mnist", {}, (1, 28, 28)),
+        ("faces", {"datasets.faces.sources.dicebear.count": 40}, (3, 64, 64)),
+    ],
+)
+def test_the_stages_write_the_artifacts_that_others_rely_on(tmp_path, monkeypatch, dataset, change, shape):
+    monkeypatch.chdir(tmp_path)
+    stage = Stage(dataset, change)
+    run("fetch", stage)
+    before = {path: sha256_of_file(path) for path in sorted(Path("data/raw").rglob("*")) if path.is_file()}
+    if dataset == "faces":
+        run("filter_gender", stage)
+    run("preprocess", stage)
+
+    tensors = read_tensors(f"data/processed/{dataset}.safetensors")
+    metadata = read_metadata(f"data/processed/{dataset}.safetensors")
+    assert sorted(tensors) == ["test", "test_labels", "train", "train_labels"]
+    for name in ("train", "test"):
+        assert tensors[name].shape[1:] == shape
+        assert tensors[name].dtype == (torch.float32 if shape == (2,) else torch.uint8)
+        assert (tensors[f"{name}_labels"].dtype, len(tensors[f"{name}_labels"])) == (torch.int64, len(tensors[name]))
+    assert sorted(metadata) == ["class_names", "dataset", "kind", "normalisation"]
+    if shape != (2,):
+        assert metadata["normalisation"] == {"mean": [0.5], "std": [0.5]}
+
+    card = read_json(f"reports/data/{dataset}.json")
+    assert card["dataset"] == dataset
+    rows = {name: card["splits"][name]["rows"] for name in ("train", "test")}
+    assert rows == {name: len(tensors[name]) for name in ("train", "test")}
+    for entry in card["files"]:
+        assert sha256_of_file(Path("data/raw") / dataset / entry["name"]) == entry["sha256"]
+    if dataset == "faces":
+        assert card["rows_in"] == 40 == sum(card["kept"].values()) + sum(card["dropped"].values())
+        assert sum(rows.values()) == sum(card["kept"].values())
+    assert str(tmp_path) not in json.dumps(card)
+    assert before == {path: sha256_of_file(path) for path in before}  # raw data stay as they were
+
+    first = {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()}
+    run("preprocess", stage)
+    assert first == {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()}

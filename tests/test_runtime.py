@@ -1,0 +1,67 @@
+"""Random generators by purpose, devices, precision and errors."""
+
+import sys
+
+import pytest
+import torch
+from conftest import PROJECT, run
+
+from diffusion_ladder.runtime import UserError, choose_device, choose_precision, generator, numpy_generator, seed_of
+
+
+def test_a_purpose_always_gives_the_same_stream_and_another_purpose_another():
+    def draw(*purpose):
+        return torch.randn(4, generator=generator(0, *purpose)).tolist()
+
+    assert draw("sample", "faces", 3) == draw("sample", "faces", 3)
+    streams = [draw("sample", "faces", 3), draw("sample", "faces", 4), draw("train", "faces", 3), draw("sample/faces", 4)]
+    assert len({tuple(stream) for stream in streams[:3]}) == 3
+    assert generator(1, "a").initial_seed() != generator(0, "a").initial_seed()
+
+
+def test_the_seeds_are_fixed_for_ever():
+    """A published constant: the first 8 bytes of SHA-256("0/train/circles"), halved."""
+    import hashlib
+
+    digest = hashlib.sha256(b"0/train/circles").hexdigest()[:16]
+    assert seed_of(0, "train", "circles") == int(digest, 16) // 2
+
+
+def test_numpy_generators_are_derived_in_the_same_way():
+    assert numpy_generator(0, "a").random() == numpy_generator(0, "a").random()
+    assert numpy_generator(0, "a").random() != numpy_generator(0, "b").random()
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"runtime\.device: cuda was asked for"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"amx_bf16": True}, torch.bfloat16), ({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+)
+def test_auto_takes_bf16_where_the_processor_has_instructions_for_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_precision("auto", torch.device("cpu")) == expected
+    assert choose_precision("float32", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["circle"], "train: there is no 'circle'; choose one of circles, moons"), ([], "train: there is no ''")],
+)
+def test_a_stage_without_its_key_says_which_there_are(arguments, complaint):
+    ran = run([sys.executable, "stages/train.py", *arguments], PROJECT, PYTHONPATH="src")
+    assert ran.returncode == 1
+    assert complaint in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_torchvision_imports_whatever_torch_build_is_installed():
+    code = (
+        "from diffusion_ladder.torchvision_import import repair_torchvision as r; r(); r();"
+        "import torchvision.datasets, torchvision.transforms; from diffusers import UNet2DModel; print('works')"
+    )
+    assert run([sys.executable, "-c", code], PROJECT, PYTHONPATH="src").stdout.strip() == "works"

@@ -1,0 +1,178 @@
+"""The training loop against a plain rewriting of algorithm 1, and against closed forms."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.params import MLPNetwork, Schedule, Training
+from diffusion_ladder.rungs import Rung, build_network, build_scheduler
+from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
+from diffusion_ladder.training.loop import batch_indices, draw_batch, learning_rate_at, loss_of, target_of, train
+
+SCHEDULE = Schedule(name="linear", T=1000, beta_start=1e-4, beta_end=0.01, prediction_type="epsilon")
+NETWORK = MLPNetwork(name="mlp", hidden_size=16, hidden_layers=1, time_embedding_size=8)
+PLANE = Normalisation(mean=(1.0, -2.0), std=(3.0, 0.5), bytes=False)
+TRAINING = Training(
+    steps=20,
+    batch_size=64,
+    learning_rate=1e-2,
+    warmup_steps=4,
+    weight_decay=0.0,
+    gradient_clip=1.0,
+    ema_decay=0.9,
+    label_dropout=0.0,
+    log_every=5,
+)
+
+
+def new_rung(**changes):
+    values = {
+        "model": "test",
+        "network": build_network(NETWORK, (2,), None, 0, "test"),
+        "settings": NETWORK,
+        "schedule": SCHEDULE,
+        "sample_shape": (2,),
+        "num_classes": 0,
+        "null_label": None,
+        "normalisation": PLANE,
+    }
+    return Rung(**(values | changes))
+
+
+def points(count=100):
+    return torch.randn(count, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([3.0, 0.5])
+
+
+def test_each_example_is_seen_once_before_any_is_seen_twice():
+    seen = torch.cat([batch_indices(step, 30, 100, 0, "test") for step in range(10)])
+    for epoch in range(3):
+        assert sorted(seen[100 * epoch : 100 * (epoch + 1)].tolist()) == list(range(100))
+    assert not torch.equal(seen[:100], seen[100:200])
+
+
+def test_a_batch_larger_than_the_data_takes_several_epochs():
+    assert Counter(batch_indices(0, 25, 10, 0, "test").tolist()).most_common(1)[0][1] <= 3
+
+
+def test_every_timestep_is_trained_on_the_last_too():
+    rung = new_rung(schedule=SCHEDULE.model_copy(update={"T": 10}))
+    data, labels = points(), torch.zeros(100, dtype=torch.int64)
+    drawn = [draw_batch(rung, data, labels, TRAINING, step, 0).timesteps for step in range(50)]
+    counts = torch.bincount(torch.cat(drawn), minlength=10)
+    assert len(counts) == 10
+    assert (counts - 320).abs().max() < 5 * 320**0.5  # uniform, within five standard deviations
+
+
+def test_a_batch_follows_from_the_step_alone():
+    data, labels = points(), torch.zeros(100, dtype=torch.int64)
+    once, again, next_one = (draw_batch(new_rung(), data, labels, TRAINING, step, 0) for step in (3, 3, 4))
+    assert torch.equal(once.noise, again.noise)
+    assert torch.equal(once.x0, again.x0)
+    assert not torch.equal(once.noise, next_one.noise)
+
+
+def test_the_noise_is_standard_normal_and_the_data_are_normalised():
+    data, labels = points(10_000) + torch.tensor([1.0, -2.0]), torch.zeros(10_000, dtype=torch.int64)
+    batch = draw_batch(new_rung(), data, labels, TRAINING.model_copy(update={"batch_size": 10_000}), 0, 0)
+    for values in (batch.noise, batch.x0):
+        assert values.mean(0).abs().max() < 0.05
+        assert (values.std(0) - 1).abs().max() < 0.05
+
+
+def test_labels_are_dropped_at_the_rate_that_was_asked_for():
+    rung = new_rung(num_classes=2, null_label=2)
+    settings = TRAINING.model_copy(update={"batch_size": 4000, "label_dropout": 0.1})
+    labels = torch.arange(4000) % 2
+    batch = draw_batch(rung, points(4000), labels, settings, 0, 0)
+    assert (batch.labels == 2).float().mean() == pytest.approx(0.1, abs=0.02)
+    kept = batch.labels != 2
+    expected = labels[batch_indices(0, 4000, 4000, 0, "test")]
+    assert torch.equal(batch.labels[kept], expected[kept])
+
+
+def test_the_loss_is_algorithm_1():
+    rung, scheduler = new_rung(), build_scheduler("ddpm", SCHEDULE)
+    batch = draw_batch(rung, points(), torch.zeros(100, dtype=torch.int64), TRAINING, 0, 0)
+    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.01, 1000, dtype=torch.float64), 0)[batch.timesteps][:, None]
+    x_t = (alpha_bar.sqrt() * batch.x0 + (1 - alpha_bar).sqrt() * batch.noise).float()
+    expected = (rung.network(x_t, batch.timesteps) - batch.noise).square().mean()
+    torch.testing.assert_close(loss_of(rung, scheduler, batch, torch.float32), expected)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "diffusers_ddpm"])
+def test_each_target_is_what_its_paper_says(name):
+    scheduler = build_scheduler(name, SCHEDULE)
+    batch = draw_batch(new_rung(), points(), torch.zeros(100, dtype=torch.int64), TRAINING, 0, 0)
+    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.01, 1000, dtype=torch.float64), 0)[batch.timesteps][:, None]
+    v = (alpha_bar.sqrt() * batch.noise - (1 - alpha_bar).sqrt() * batch.x0).float()
+    torch.testing.assert_close(target_of(scheduler, "v_prediction", batch), v, atol=1e-5, rtol=1e-5)
+    assert target_of(scheduler, "epsilon", batch) is batch.noise
+    assert target_of(scheduler, "sample", batch) is batch.x0
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    settings = TRAINING.model_copy(update={"steps": 1000, "warmup_steps": 10})
+    rates = [learning_rate_at(step, settings) for step in range(1001)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert max(rates) == pytest.approx(1e-2, rel=1e-3)
+    assert rates[500] == pytest.approx(5e-3)
+    assert rates[1000] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_average_of_constant_decay_has_a_closed_form():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    average = ExponentialMovingAverage(network)
+    nn.init.ones_(network.weight)
+    for _ in range(10):
+        average.update(network, 0.9)
+    assert average.average[0].item() == pytest.approx(1 - 0.9**10, rel=1e-6)
+
+
+def test_the_decay_rises_to_its_longest():
+    assert ema_decay(1, 0.99) == pytest.approx(2 / 11)
+    assert ema_decay(10_000, 0.99) == 0.99
+
+
+def test_the_loop_is_adamw_on_algorithm_1_with_an_average_after_each_step():
+    data, labels = points(), torch.zeros(100, dtype=torch.int64)
+    trained = new_rung()
+    steps = list(train(trained, build_scheduler("ddpm", SCHEDULE), data, labels, TRAINING, seed=0))
+    plain = new_rung()
+    optimiser = torch.optim.AdamW(plain.network.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
+    average = [parameter.detach().clone() for parameter in plain.network.parameters()]
+    scheduler = build_scheduler("ddpm", SCHEDULE)
+    for step in range(TRAINING.steps):
+        optimiser.param_groups[0]["lr"] = learning_rate_at(step, TRAINING)
+        batch = draw_batch(plain, data, labels, TRAINING, step, 0)
+        loss = loss_of(plain, scheduler, batch, torch.float32)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.network.parameters(), 1.0)
+        optimiser.step()
+        decay = min(0.9, (2 + step) / (11 + step))
+        average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, plain.network.parameters(), strict=True)]
+        assert float(steps[step].loss) == pytest.approx(loss.item(), rel=1e-4)
+    for parameter, expected in zip(trained.network.parameters(), average, strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_training_twice_gives_the_same_bits_and_leaves_the_global_generator_alone():
+    data, labels = points(), torch.zeros(100, dtype=torch.int64)
+    before = torch.get_rng_state()
+    rungs = [new_rung(), new_rung()]
+    for rung in rungs:
+        list(train(rung, build_scheduler("ddpm", SCHEDULE), data, labels, TRAINING, seed=0))
+    assert torch.equal(torch.get_rng_state(), before)
+    for one, other in zip(rungs[0].network.parameters(), rungs[1].network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_training_lowers_the_loss_below_that_of_predicting_nothing():
+    settings = TRAINING.model_copy(update={"steps": 300, "batch_size": 256})
+    data, labels = points(1000), torch.zeros(1000, dtype=torch.int64)
+    losses = [float(s.loss) for s in train(new_rung(), build_scheduler("ddpm", SCHEDULE), data, labels, settings, 0)]
+    assert sum(losses[-50:]) / 50 < 0.6  # the zero predictor's is 1
