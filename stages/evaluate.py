@@ -7,11 +7,13 @@ from torch import Tensor
 
 from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_json
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.bounds import Sizes
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
 from diffusion_ladder.evaluation.images import evaluate_images
 from diffusion_ladder.evaluation.points import evaluate_points
-from diffusion_ladder.runtime import Stage, UserError, generator, run_stage
+from diffusion_ladder.randomness import generator
+from diffusion_ladder.runtime import Stage, run_stage
 
 Tensors = dict[str, Tensor]
 

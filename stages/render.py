@@ -9,7 +9,8 @@ from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.figures import process, samples, training
 from diffusion_ladder.figures.style import RungArtifacts, house_style
-from diffusion_ladder.runtime import Stage, generator, run_stage
+from diffusion_ladder.randomness import generator
+from diffusion_ladder.runtime import Stage, run_stage
 
 
 def read_artifacts(model: str, dataset: str) -> RungArtifacts:

@@ -8,9 +8,10 @@ from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_metadata, read_tensors, write_text
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, parameter_count, save_rung
-from diffusion_ladder.runtime import Stage, UserError, run_stage
+from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.training.loop import train
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from diffusion_ladder.artifacts import (
     canonical_json,
-    read_json,
     read_metadata,
     read_tensors,
     sha256_of_file,
@@ -22,7 +21,11 @@ from diffusion_ladder.artifacts import (
 )
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -46,7 +49,11 @@ def test_json_refuses_what_json_does_not_have(value, tmp_path):
 
 
 def test_tensors_and_metadata_come_back(tmp_path):
-    tensors = {"b": torch.arange(6).reshape(2, 3), "a": torch.randn(3).half(), "c": torch.zeros(0, 2, dtype=torch.uint8)}
+    tensors = {
+        "b": torch.arange(6).reshape(2, 3),
+        "a": torch.randn(3).half(),
+        "c": torch.zeros(0, 2, dtype=torch.uint8),
+    }
     metadata = {"z": 1, "a": [1, {"x": "é"}]}
     write_tensors(tmp_path / "folder" / "t.safetensors", tensors, metadata)
     read = read_tensors(tmp_path / "folder" / "t.safetensors")

@@ -17,8 +17,8 @@ import torch
 from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data import digits
 from diffusion_ladder.data.files import download_from_mirrors
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import MlxtendSource, PointsPreprocess, TorchvisionSource
-from diffusion_ladder.runtime import UserError
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 PREPROCESS = PointsPreprocess(input="raw", test_fraction=0.2)

@@ -120,7 +120,7 @@ def test_a_stage_lists_exactly_the_parameters_that_it_reads(smoke):
 
 
 def test_a_parameter_that_is_not_listed_can_not_be_read(monkeypatch):
-    from diffusion_ladder.params import ParameterError
+    from diffusion_ladder.errors import ParameterError
     from diffusion_ladder.runtime import Stage
 
     stage = Stage("sample", "circles")

@@ -21,8 +21,8 @@ from PIL import Image
 
 from diffusion_ladder.data import drawn_portraits, portraits
 from diffusion_ladder.data.portrait_table import UNDECODABLE, filter_portraits
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import DicebearSource, HubSource, ParquetSource, load_parameters
-from diffusion_ladder.runtime import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = load_parameters(ROOT / "params.yaml").datasets["faces"].sources.dicebear

@@ -18,8 +18,8 @@ from PIL import Image
 from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, sha256_of_file
 from diffusion_ladder.data import portraits, split
 from diffusion_ladder.data.decoding import UndecodableImageError, decode_image, square_box, to_square, to_tensor
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import PortraitsPreprocess, load_parameters, look_up
-from diffusion_ladder.runtime import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PREPROCESS = PortraitsPreprocess(

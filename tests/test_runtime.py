@@ -6,7 +6,9 @@ import pytest
 import torch
 from conftest import PROJECT, run
 
-from diffusion_ladder.runtime import UserError, choose_device, choose_precision, generator, numpy_generator, seed_of
+from diffusion_ladder.errors import UserError
+from diffusion_ladder.randomness import generator, numpy_generator, seed_of
+from diffusion_ladder.runtime import choose_device, choose_precision
 
 
 def test_a_purpose_always_gives_the_same_stream_and_another_purpose_another():
@@ -14,7 +16,12 @@ def test_a_purpose_always_gives_the_same_stream_and_another_purpose_another():
         return torch.randn(4, generator=generator(0, *purpose)).tolist()
 
     assert draw("sample", "faces", 3) == draw("sample", "faces", 3)
-    streams = [draw("sample", "faces", 3), draw("sample", "faces", 4), draw("train", "faces", 3), draw("sample/faces", 4)]
+    streams = [
+        draw("sample", "faces", 3),
+        draw("sample", "faces", 4),
+        draw("train", "faces", 3),
+        draw("sample/faces", 4),
+    ]
     assert len({tuple(stream) for stream in streams[:3]}) == 3
     assert generator(1, "a").initial_seed() != generator(0, "a").initial_seed()
 

@@ -72,7 +72,8 @@ def test_samples_of_a_gaussian_have_its_mean_and_deviation(sampler):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_batch_size_changes_no_sample(sampler):
     whole, parts = (
-        draw_samples(rung(), sampler, SAMPLING.model_copy(update={"batch_size": size}), 20, 8, seed=0) for size in (8, 3)
+        draw_samples(rung(), sampler, SAMPLING.model_copy(update={"batch_size": size}), 20, 8, seed=0)
+        for size in (8, 3)
     )
     torch.testing.assert_close(whole.samples, parts.samples, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole.states, parts.states, rtol=0, atol=1e-5)

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import math
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import diffusers.schedulers.scheduling_ddim as diffusers_ddim
 import diffusers.schedulers.scheduling_ddpm as diffusers_ddpm
 import diffusers.schedulers.scheduling_dpmsolver_multistep as diffusers_dpm_solver
+import diffusers.schedulers.scheduling_heun_discrete as diffusers_heun
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ from torch import Generator, Tensor
 
 from diffusion_ladder import schedulers
 from diffusion_ladder.diffusion.noise import draw_noise
-from diffusion_ladder.schedulers import ddim, ddpm
+from diffusion_ladder.schedulers import ddim, ddpm, dpm_solver, heun
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 OURS = {"ddpm": ddpm.DDPMScheduler, "ddim": ddim.DDIMScheduler}
@@ -35,6 +37,7 @@ PREDICTION_TYPES = ["epsilon", "sample", "v_prediction"]
 VARIANCE_TYPES = ["fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range"]
 SAMPLE_SIZE = 768  # diffusers' own test sample
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # from diffusers' use of numpy
 kinds = pytest.mark.parametrize("kind", ["ddpm", "ddim"])
 
 
@@ -137,8 +140,15 @@ def test_options_are_those_of_diffusers(kind: str, config: dict[str, Any]) -> No
 @pytest.mark.parametrize("set_alpha_to_one", [True, False])
 @pytest.mark.parametrize("use_clipped_model_output", [True, False])
 def test_ddim_options_are_those_of_diffusers(set_alpha_to_one: bool, use_clipped_model_output: bool) -> None:
-    config = {"set_alpha_to_one": set_alpha_to_one, "beta_start": 0.01}
-    assert_like_diffusers("ddim", config, eta=0.3, use_clipped_model_output=use_clipped_model_output)
+    config = {"set_alpha_to_one": set_alpha_to_one, "beta_start": 0.01, "clip_sample_range": 0.5}
+    options = {"eta": 0.3, "use_clipped_model_output": use_clipped_model_output}
+    assert_like_diffusers("ddim", config, **options)
+    stepped = []
+    for scheduler in (OURS["ddim"](**config), THEIRS["ddim"](**config)):
+        scheduler.set_timesteps(10)  # one step on which the clip bites, while the loop's end hides it
+        x = torch.tensor([[2.0, -3.0]])
+        stepped.append(scheduler.step(-0.5 * x, 100, x, generator=generator(), **options).prev_sample)
+    assert relative_error(*stepped) < 1e-5
 
 
 def test_ddpm_with_custom_timesteps_is_diffusers_ddpm() -> None:
@@ -527,8 +537,8 @@ def test_modules_are_loaded_by_name(kind: str) -> None:
 def test_the_from_scratch_modules_do_not_import_diffusers() -> None:
     program = (
         "import sys, torch\n"
-        "from diffusion_ladder.schedulers import ddpm, ddim\n"
-        "for kind in (ddpm, ddim):\n"
+        "from diffusion_ladder.schedulers import ddpm, ddim, dpm_solver, heun\n"
+        "for kind in (ddpm, ddim, dpm_solver, heun):\n"
         "    scheduler = kind.Scheduler(); scheduler.set_timesteps(2)\n"
         "    for t in scheduler.timesteps: scheduler.step(torch.ones(1, 2), t, torch.ones(1, 2))\n"
         "heavy = {'diffusers', 'huggingface_hub', 'transformers', 'torchvision'} & set(sys.modules)\n"
@@ -748,3 +758,210 @@ def prepared(kind: str, steps: int) -> Any:
     scheduler = OURS[kind]()
     scheduler.set_timesteps(steps)
     return scheduler
+
+
+# The second-order solvers
+
+SOLVERS = {"dpm_solver": dpm_solver.DPMSolverMultistepScheduler, "heun": heun.HeunDiscreteScheduler}
+PUBLIC_SOLVERS = {"dpm_solver": schedulers.DPMSolverMultistepScheduler, "heun": schedulers.HeunDiscreteScheduler}
+THEIR_SOLVERS = {
+    "dpm_solver": diffusers_dpm_solver.DPMSolverMultistepScheduler,
+    "heun": diffusers_heun.HeunDiscreteScheduler,
+}
+solvers = pytest.mark.parametrize("kind", ["dpm_solver", "heun"])
+
+
+def run_solver(scheduler: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A full loop that scales the network's input, on the small sample of `run`; the timesteps are set."""
+    start = torch.linspace(-1.5, 1.5, 24, dtype=torch.float64).reshape(2, 3, 2, 2)
+    x = (start * scheduler.init_noise_sigma).to(dtype)
+    for t in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(x, t)
+        x = scheduler.step(scaled * (t + 1) / (t + 2), t, x).prev_sample
+    return x
+
+
+def assert_solver_like_diffusers(kind: str, config: dict[str, Any], **steps: Any) -> None:
+    """As diffusers is, to the rounding of its float32 sigmas; with our sigmas in their place, to that of the samples.
+
+    diffusers' DPM-Solver computes in float32 whatever the samples are; one such rounding of x_t is enlarged by sigma
+    at T, up to 157, where epsilon is subtracted from it.
+    """
+    ours, public, theirs = (family[kind](**config) for family in (SOLVERS, PUBLIC_SOLVERS, THEIR_SOLVERS))
+    for scheduler in (ours, public, theirs):
+        scheduler.set_timesteps(**steps)
+    assert torch.equal(ours.timesteps, theirs.timesteps)
+    assert torch.allclose(ours.sigmas.float(), theirs.sigmas, rtol=1e-3)
+    assert relative_error(run_solver(public), run_solver(theirs)) < 1e-4, (config, steps)
+    theirs.set_timesteps(**steps)
+    theirs.sigmas = ours.sigmas
+    dtype, tolerance = (torch.float64, 1e-10) if kind == "heun" else (torch.float32, 1e-4)
+    assert relative_error(run_solver(ours, dtype), run_solver(theirs, dtype)) < tolerance, (config, steps)
+
+
+@solvers
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_solvers_are_those_of_diffusers(kind: str, prediction_type: str, spacing: str) -> None:
+    config = {"prediction_type": prediction_type, "timestep_spacing": spacing}
+    for name, steps in itertools.product(["linear", "scaled_linear"], [1, 10, 25]):
+        assert_solver_like_diffusers(kind, {**config, "beta_schedule": name}, num_inference_steps=steps)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"solver_order": 1},
+        {"thresholding": True, "sample_max_value": 1.5, "dynamic_thresholding_ratio": 0.8},
+        {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+        {"steps_offset": 1, "timestep_spacing": "leading"},
+        {"lower_order_final": False},
+        {"euler_at_final": True},
+        {"beta_schedule": "squaredcos_cap_v2"},
+    ],
+    ids="-".join,
+)
+def test_dpm_solver_options_are_those_of_diffusers(config: dict[str, Any]) -> None:
+    config = {"prediction_type": "v_prediction", **config}
+    for steps in (2, 20):
+        assert_solver_like_diffusers("dpm_solver", config, num_inference_steps=steps)
+    assert_solver_like_diffusers("dpm_solver", config, timesteps=[900, 700, 123, 4])
+
+
+def test_heun_options_are_those_of_diffusers() -> None:
+    for config in ({"clip_sample": True, "clip_sample_range": 0.5}, {"steps_offset": 1, "timestep_spacing": "leading"}):
+        assert_solver_like_diffusers("heun", {"prediction_type": "v_prediction", **config}, num_inference_steps=10)
+    assert_solver_like_diffusers("heun", {"prediction_type": "sample"}, timesteps=[900, 700, 123, 4])
+
+
+def test_first_order_dpm_solver_is_ddim() -> None:
+    """DPM-Solver++, section 4: at first order it is DDIM, written in lambda."""
+    first_order = SOLVERS["dpm_solver"](solver_order=1, timestep_spacing="trailing")
+    found = run(first_order, torch.float64, steps=20)
+    expected = run(OURS["ddim"](clip_sample=False, timestep_spacing="trailing"), torch.float64, steps=20)
+    assert relative_error(found, expected) < 1e-10
+
+
+def test_clipping_in_dpm_solver_is_thresholding_at_one() -> None:
+    clipped = SOLVERS["dpm_solver"](clip_sample=True)
+    thresholded = SOLVERS["dpm_solver"](thresholding=True, sample_max_value=1.0)
+    assert torch.equal(run(clipped, torch.float32), run(thresholded, torch.float32))
+
+
+def solver_error(kind: str, steps: int, stop: int = 99, mean: float = 0.5, std: float = 0.3) -> float:
+    """Distance from the exact flow of Gaussian data at timestep `stop`."""
+    scheduler = SOLVERS[kind](prediction_type="sample", beta_start=1e-4, beta_end=0.01, timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    alpha_bars = scheduler.schedule.alpha_bar
+    first, last = alpha_bars[999].item(), alpha_bars[stop].item()
+    x_T = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(-1, 1)
+    x = x_T / math.sqrt(first) if kind == "heun" else x_T
+    for t in scheduler.timesteps:
+        alpha_bar = alpha_bars[int(t)].item()
+        network_input = scheduler.scale_model_input(x, t)
+        if t == stop and getattr(scheduler, "state_in_first_order", True):
+            break
+        x = scheduler.step(best_x0(network_input, alpha_bar, mean, std), t, x).prev_sample
+    spread = math.sqrt((last * std**2 + 1 - last) / (first * std**2 + 1 - first))
+    exact = math.sqrt(last) * mean + spread * (x_T - math.sqrt(first) * mean)
+    return (network_input - exact).abs().max().item()
+
+
+@solvers
+def test_solvers_converge_to_the_exact_flow_at_second_order(kind: str) -> None:
+    errors = [solver_error(kind, steps) for steps in (50, 100, 200)]
+    for coarse, fine in itertools.pairwise(errors):
+        assert coarse / fine > 3.9
+    assert errors[0] < 0.1 * abs(flow_error(gaussian_scheduler("ddim", timestep_spacing="trailing"), 50))
+
+
+@solvers
+def test_solvers_end_at_the_data(kind: str) -> None:
+    for spacing in SPACINGS:
+        scheduler = SOLVERS[kind](timestep_spacing=spacing)
+        scheduler.set_timesteps(5)
+        assert len(scheduler.timesteps) == (5 if kind == "dpm_solver" else 9)
+        x = torch.ones(1, 2)
+        for t in scheduler.timesteps:
+            out = scheduler.step(0.1 * x, t, x)
+        assert torch.allclose(out.prev_sample, out.pred_original_sample, atol=1e-6)
+
+
+def test_heun_noises_in_its_own_units() -> None:
+    scheduler, x0, noise = SOLVERS["heun"](), torch.ones(2, 3), torch.full((2, 3), 2.0)
+    t = torch.tensor([10, 999])
+    x = scheduler.add_noise(x0, noise, t)
+    assert torch.allclose(x, x0 + scheduler.schedule.sigma[t].float()[:, None] * noise)
+    theirs = THEIR_SOLVERS["heun"]()
+    assert torch.allclose(x, theirs.add_noise(x0, noise, t.float()), rtol=1e-4)
+
+
+@solvers
+def test_pipelines_may_skip_the_first_timesteps(kind: str) -> None:
+    found, expected = [], []
+    for family, results in ((SOLVERS, found), (THEIR_SOLVERS, expected)):
+        scheduler = family[kind](prediction_type="sample")
+        scheduler.set_timesteps(10)
+        scheduler.set_begin_index(2)
+        x = torch.full((1, 2), 0.7)
+        for t in scheduler.timesteps[2:]:
+            scheduler.scale_model_input(x, t)
+            x = scheduler.step(0.5 * x, t, x).prev_sample
+            results.append(x)
+    assert torch.allclose(torch.cat(found), torch.cat(expected), rtol=1e-4)
+
+
+@solvers
+def test_solver_arguments_and_defaults_are_those_of_diffusers(kind: str) -> None:
+    theirs = {name: p.default for name, p in inspect.signature(THEIR_SOLVERS[kind].__init__).parameters.items()}
+    for family in (SOLVERS, PUBLIC_SOLVERS):
+        ours = {name: p.default for name, p in inspect.signature(family[kind].__init__).parameters.items()}
+        assert {name: ours[name] for name in theirs} == theirs
+        assert ours.keys() - theirs.keys() <= {"clip_sample", "clip_sample_range"}
+
+
+@solvers
+def test_public_solvers_are_saved_and_loaded_by_either_library(kind: str, tmp_path: Path) -> None:
+    PUBLIC_SOLVERS[kind](beta_end=0.3, timestep_spacing="trailing").save_pretrained(tmp_path)
+    for family in (PUBLIC_SOLVERS, THEIR_SOLVERS):
+        config = family[kind].from_pretrained(tmp_path).config
+        assert (config.beta_end, config.timestep_spacing) == (0.3, "trailing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "value"),
+    [
+        ("dpm_solver", "solver_order", 3),
+        ("dpm_solver", "algorithm_type", "sde-dpmsolver++"),
+        ("dpm_solver", "solver_type", "heun"),
+        ("dpm_solver", "final_sigmas_type", "sigma_min"),
+        ("dpm_solver", "lambda_min_clipped", -5.1),
+        ("dpm_solver", "variance_type", "learned"),
+        ("dpm_solver", "use_lu_lambdas", True),
+        ("dpm_solver", "use_flow_sigmas", True),
+        ("dpm_solver", "use_dynamic_shifting", True),
+        ("dpm_solver", "use_karras_sigmas", True),
+        ("heun", "use_karras_sigmas", True),
+        ("heun", "use_exponential_sigmas", True),
+        ("heun", "use_beta_sigmas", True),
+    ],
+)
+def test_options_left_out_are_refused_by_name(kind: str, option: str, value: Any) -> None:
+    for family in (SOLVERS, PUBLIC_SOLVERS):
+        with pytest.raises(NotImplementedError, match=re.escape(f"{option} {value} is not implemented")):
+            family[kind](**{option: value})
+
+
+def test_solvers_refuse_what_they_cannot_space() -> None:
+    for solver in SOLVERS.values():
+        for arguments in ({}, {"num_inference_steps": 5, "timesteps": [5, 3]}):
+            with pytest.raises(ValueError, match="exactly one"):
+                solver().set_timesteps(**arguments)
+    with pytest.raises(ValueError, match="linspace spacing takes 1 to 999 of 1000"):
+        SOLVERS["dpm_solver"]().set_timesteps(1000)
+    with pytest.raises(NotImplementedError, match="mu is not implemented"):
+        SOLVERS["dpm_solver"]().set_timesteps(10, mu=1.0)
+    with pytest.raises(ValueError, match="need to run 'set_timesteps'"):
+        SOLVERS["dpm_solver"]().step(torch.ones(1, 2), 5, torch.ones(1, 2))
+    with pytest.raises(IndexError, match="is not among"):
+        SOLVERS["heun"]().step(torch.ones(1, 2), 5.5, torch.ones(1, 2))

@@ -154,7 +154,9 @@ def test_the_loop_is_adamw_on_algorithm_1_with_an_average_after_each_step():
         nn.utils.clip_grad_norm_(plain.network.parameters(), 1.0)
         optimiser.step()
         decay = min(0.9, (2 + step) / (11 + step))
-        average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, plain.network.parameters(), strict=True)]
+        average = [
+            decay * a + (1 - decay) * p.detach() for a, p in zip(average, plain.network.parameters(), strict=True)
+        ]
         assert float(steps[step].loss) == pytest.approx(loss.item(), rel=1e-4)
     for parameter, expected in zip(trained.network.parameters(), average, strict=True):
         torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=1e-5)
@@ -176,3 +178,13 @@ def test_training_lowers_the_loss_below_that_of_predicting_nothing():
     data, labels = points(1000), torch.zeros(1000, dtype=torch.int64)
     losses = [float(s.loss) for s in train(new_rung(), build_scheduler("ddpm", SCHEDULE), data, labels, settings, 0)]
     assert sum(losses[-50:]) / 50 < 0.6  # the zero predictor's is 1
+
+
+def test_bf16_and_float32_losses_agree_within_two_percent():
+    data, labels = points(), torch.zeros(100, dtype=torch.int64)
+    losses = {}
+    for precision in (torch.float32, torch.bfloat16):
+        steps = train(new_rung(), build_scheduler("ddpm", SCHEDULE), data, labels, TRAINING, 0, precision)
+        losses[precision] = [float(step.loss) for step in steps]
+    assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=0.02)
+    assert losses[torch.bfloat16] != losses[torch.float32]

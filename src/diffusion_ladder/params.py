@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from diffusion_ladder.errors import ParameterError
+
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -19,10 +21,6 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 SchedulerName = Literal["ddpm", "ddim", "diffusers_ddpm", "diffusers_ddim"]
 StepCount = Positive | Literal["all"]
 DiceBearOptions = dict[str, int | float | str | list[str | int | float] | dict[str, int | float]]
-
-
-class ParameterError(Exception):
-    """params.yaml, or a reading of it, is wrong: one line that names the key."""
 
 
 class Section(BaseModel):
@@ -130,6 +128,13 @@ class DicebearSource(Section):
     image_size: Positive
     gender_weights: dict[Literal[0, 1, 2, 3], Annotated[float, Field(ge=0)]]
     options: PortraitOptions
+
+    @model_validator(mode="after")
+    def both_genders_are_drawn(self) -> "DicebearSource":
+        """Without portraits coded 1 and 2 there is nothing to train on."""
+        if not (self.gender_weights.get(1) and self.gender_weights.get(2)):
+            raise ValueError(f"gender_weights: the codes 1 and 2 need weights above 0, found {self.gender_weights}")
+        return self
 
 
 class HubSource(Section):

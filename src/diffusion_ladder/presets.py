@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from diffusion_ladder.params import ParameterError, load_yaml, validate
+from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.params import load_yaml, validate
 
 
 def flatten(overlay: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -84,8 +85,8 @@ def copy_project(name: str, folder: Path) -> None:
             shutil.copy(file, folder / file)
     (folder / "dvc.lock").unlink(missing_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    with (folder / ".dvc/config").open("a", encoding="utf-8") as config:
-        config.write("[core]\n    no_scm = true\n")
+    with (folder / ".dvc/config.local").open("w", encoding="utf-8") as config:
+        config.write("[core]\n    no_scm = true\n")  # the copy is no Git repository
 
 
 def main() -> None:

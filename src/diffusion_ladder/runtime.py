@@ -1,6 +1,5 @@
-"""What every stage shares: its parameters, device, threads, precision, random generators, errors and run record."""
+"""What every stage shares: its parameters, device, threads, precision and run record."""
 
-import hashlib
 import os
 import platform
 import re
@@ -11,39 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy
 import threadpoolctl
 import torch
 import yaml
 
 from diffusion_ladder.artifacts import write_json
-from diffusion_ladder.params import ParameterError, Parameters, Runtime, load_parameters, look_up
+from diffusion_ladder.errors import ParameterError, UserError
+from diffusion_ladder.params import Parameters, Runtime, load_parameters, look_up
 
 RUN_RECORDS = Path("reports/run")
-
-
-class UserError(Exception):
-    """Something that the user can mend: one line that says what was found where, and what to do."""
-
-
-def seed_of(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose: the SHA-256 of the root seed and the purpose's parts."""
-    text = "/".join(str(part) for part in (seed, *purpose))
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") >> 1
-
-
-def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose, such as `generator(seed, "sample", "faces", "noise", index)`.
-
-    Generators of different purposes are independent; the same purpose always gives the same stream. All randomness is
-    drawn on the CPU, so that it doesn't depend on the device.
-    """
-    return torch.Generator().manual_seed(seed_of(seed, *purpose))
-
-
-def numpy_generator(seed: int, *purpose: str | int) -> numpy.random.Generator:
-    """The same as `generator`, for NumPy."""
-    return numpy.random.default_rng(seed_of(seed, *purpose))
 
 
 def choose_device(name: str) -> torch.device:
@@ -173,7 +148,7 @@ def run_stage(main: Callable[[Stage], None]) -> None:
         stage = Stage(name, key)
         print(f"{stage.label}: {stage.describe()}", flush=True)
         main(stage)
-    except (UserError, ParameterError) as error:
+    except UserError as error:
         sys.exit(f"{name}{'@' + key if key else ''}: {error}")
     write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
 

@@ -18,8 +18,8 @@ from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.files import copy_file, download_from_mirrors, md5_of_file
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.split import Splits, is_held_out
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import MlxtendSource, PointsPreprocess, TorchvisionSource
-from diffusion_ladder.runtime import UserError
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 SIDE = 28

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from diffusion_ladder.artifacts import current_umask, sha256_of_file
-from diffusion_ladder.runtime import UserError
+from diffusion_ladder.errors import UserError
 
 TIMEOUT_SECONDS = 30  # without a byte from a server
 CHUNK_BYTES = 1 << 16

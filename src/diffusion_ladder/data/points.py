@@ -10,7 +10,7 @@ from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.data.split import Splits, is_held_out
 from diffusion_ladder.params import PointsPreprocess, PointsSource
-from diffusion_ladder.runtime import numpy_generator
+from diffusion_ladder.randomness import numpy_generator
 
 FILE_NAME = "points.safetensors"
 TITLES = {"make_circles": "Two concentric circles", "make_moons": "Two interleaving half circles"}

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
 from diffusion_ladder.data.files import replacing
-from diffusion_ladder.runtime import UserError
+from diffusion_ladder.errors import UserError
 
 FILE_NAME = "portraits.parquet"
 BATCH_ROWS = 256

@@ -17,8 +17,8 @@ from diffusion_ladder.data.files import copy_file
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.portrait_table import FILE_NAME, PARQUET_OPTIONS, filtered_rows, open_portraits
 from diffusion_ladder.data.split import Splits, is_held_out
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import DicebearSource, HubSource, ParquetSource, PortraitsPreprocess
-from diffusion_ladder.runtime import UserError
 
 # The columns of ashraq/tmdb-celeb-10k, with the names that the library datasets gives their types.
 COLUMNS = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.runtime import UserError
+from diffusion_ladder.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The judge of images: a small convolutional classifier, trained on the same training split as the diffusion models."""
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Judgement:
 
 @torch.no_grad()
 def judge(classifier: Classifier, images: Tensor, normalisation: Normalisation, batch_size: int = 256) -> Judgement:
-    """Let a classifier in evaluation mode look at images.
+    """Let a classifier look at images, in evaluation mode.
 
     It computes in float64, so that the numbers hardly depend on the batch size and the device; on the CPU where the
     device has no float64 (mps). The classifier itself is left as it is.
@@ -107,9 +108,7 @@ def judge(classifier: Classifier, images: Tensor, normalisation: Normalisation, 
     """
     device = next(classifier.parameters()).device
     device = torch.device("cpu") if device.type == "mps" else device
-    network = empty_copy(classifier).to(device, torch.float64)
-    network.load_state_dict(classifier.state_dict())
-    network.eval()
+    network = copy.deepcopy(classifier).to(device=device).double().eval()
     features, probabilities = [], []
     for batch in images.split(batch_size):
         embedded = network.features(normalise(batch, normalisation).to(device, torch.float64))
@@ -118,23 +117,27 @@ def judge(classifier: Classifier, images: Tensor, normalisation: Normalisation, 
     return Judgement(torch.cat(features), torch.cat(probabilities))
 
 
-def empty_copy(classifier: Classifier) -> Classifier:
-    """A classifier of the same architecture with weights yet to be loaded."""
-    return Classifier(**classifier.architecture)
-
-
 def parameter_count(classifier: Classifier) -> int:
     """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in classifier.parameters())
 
 
-def initialise(classifier: Classifier, generator: Generator) -> None:
-    """Draw fresh weights in place, after He et al. 2015 (arXiv 1502.01852), eq. 10, and set the biases to 0."""
+def new_classifier(
+    sample_shape: Sequence[int], settings: Settings, num_classes: int, generator: Generator
+) -> Classifier:
+    """A classifier with fresh weights.
+
+    They are drawn after He et al. 2015 (arXiv 1502.01852), eq. 10, from `generator` alone; biases are 0. Torch's global
+    random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):  # the constructors draw weights, which are replaced
+        classifier = Classifier(sample_shape, settings.channels, settings.feature_size, num_classes)
     for module in classifier.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    return classifier
 
 
 def augment(images: Tensor, shift: int, flip: bool, generator: Generator) -> Tensor:
@@ -191,7 +194,7 @@ def train(
     Yields:
         the loss, a scalar on the device, after each step.
     """
-    classifier.to(memory_format=torch.channels_last).train()
+    classifier.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(classifier.parameters(), weight_decay=settings.weight_decay, fused=True)
     batches = shuffled_batches(len(images), settings.batch_size, order)
     for step in range(settings.steps):

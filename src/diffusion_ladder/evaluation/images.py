@@ -120,7 +120,8 @@ def evaluate_images(
 
     - frechet_distance of the classifier's features from those of held-out images. Left out with fewer than four images
       a feature: the estimate would then be mostly bias.
-    - confidence: the classifier's mean highest probability. Its floor is measured on held-out images, as is that of
+    - confidence: the classifier's mean highest probability. It can be higher on noise than on real images, as its
+      bounds then show: it says little alone.
     - label_accuracy, with the rates of confusion (conditional models): the floor is the classifier's own accuracy.
     - class_balance_distance (unconditional models): from the predicted classes of held-out images, total variation.
 

@@ -19,6 +19,7 @@ from diffusion_ladder.evaluation.bounds import (
     averages,
     noise_like,
     repeated_distances,
+    rounded,
 )
 
 TUBE_DEVIATIONS = 3  # the tube's radius, in standard deviations of the data's noise
@@ -114,4 +115,4 @@ def evaluate_points(
     if tube_radius:
         outside = {role: distance.amin(dim=1) > tube_radius for role, distance in distances.items()}
         metrics |= averages("outside_tube_share", outside)
-    return metrics | {"judge": f"noise-free curves of {card['source']}", "tube_radius": tube_radius}
+    return metrics | {"judge": f"noise-free curves of {card['source']}", "tube_radius": rounded(tube_radius)}

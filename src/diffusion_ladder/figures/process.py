@@ -1,10 +1,11 @@
 """The diffusion process in pictures: data turning into noise, and noise turning into samples.
 
-Timesteps are counted as in the papers: x_0 is data, x_t has gone through t steps of noise, x_T is the end. (Schedulers index
-the same states from 0: their timestep is t - 1.)
+Timesteps are counted as in the papers: x_0 is data, x_t has gone through t steps of noise, x_T is the end. Schedulers
+and trajectories index the same states from 0: their timestep is t - 1.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -21,16 +22,16 @@ from diffusion_ladder.params import Figures
 
 LIMIT = 3.4  # points are shown up to so many standard deviations from the mean
 SHEET_ROWS = 5  # of a contact sheet
-PANEL = 104  # side of a contact sheet's panel, in pixels
-LARGE_PANEL = 262
-ANIMATED_PANEL = 280
+PANEL, LARGE_PANEL, ANIMATED_PANEL = 104, 262, 256  # sides in pixels
 TRACKED_INDEX = 0  # the first point: nobody chose it
-FIRST_FRAME, LAST_FRAME = 700, 2000  # milliseconds that an animation rests on its ends
+ANIMATED_POINTS = 300  # at most: each moving point costs bytes
+PREDICTIONS = 10  # moments of the reverse process in predicted.png
 EXAMPLES = 3  # images whose way is shown
-STRIP_COLOURS = 64  # of the clean images in a strip; noise has fewer
-ANIMATION_COLOURS = 24
+STRIP_COLOURS = 64  # of the clean images in a strip
+ANIMATION_COLOURS, ANIMATION_GREYS = 48, 16
 ANIMATION_WIDTH = 700  # of the tiles of an animation of images, at most
 ANIMATED_PIXELS = 2**14  # of all samples of an animation, at most: noise can't be compressed
+FIRST_FRAME, LAST_FRAME = 700, 2000  # milliseconds that an animation rests on its ends
 
 
 def forward_timesteps(T: int, every: int) -> list[int]:
@@ -46,7 +47,7 @@ def spread(count: int, limit: int) -> list[int]:
 def forward_states(x_0: Tensor, epsilon: Tensor, alpha_bar: Tensor, timesteps: Sequence[int]) -> Tensor:
     """The forward process with one noise vector for all t, so that every path is continuous.
 
-    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) epsilon (Ho et al. 2020, equation 4).
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) epsilon (arXiv 2006.11239, equation 4).
 
     Args:
         x_0: (N, ...) normalised data.
@@ -60,21 +61,24 @@ def forward_states(x_0: Tensor, epsilon: Tensor, alpha_bar: Tensor, timesteps: S
     return torch.stack([add_noise(x_0, epsilon, alpha_bar[t - 1].item()) for t in timesteps])
 
 
+def schedule_crossing(schedule: NoiseSchedule) -> int | None:
+    """The first t (from 1) with a signal-to-noise ratio below 1; None where there is none."""
+    below = (schedule.snr < 1).nonzero()
+    return int(below[0]) + 1 if len(below) else None
+
+
+def crossing_sentence(schedule: NoiseSchedule) -> str:
+    """Where noise overtakes signal, in a sentence."""
+    t = schedule_crossing(schedule)
+    return "The signal outweighs the noise up to the end." if t is None else f"From t = {t} on, noise outweighs signal."
+
+
 def durations(frames: int, frames_per_second: int) -> list[int]:
     """Milliseconds of each frame of an animation, which rests on its first and on its last."""
     return [FIRST_FRAME, *[round(1000 / frames_per_second)] * (frames - 2), LAST_FRAME][:frames]
 
 
-# Points
-
-
-def show_points(axes: Axes, points: Tensor, size: float) -> tuple[Line2D, Line2D]:
-    """Draw (N, 2) standardised points: the crowd small and muted, the tracked one large, outlined and on top."""
-    crowd = axes.plot(*points.T, linestyle="none", marker="o", ms=size, mew=0, color=style.CROWD)[0]
-    x, y = points[TRACKED_INDEX].tolist()
-    look = {"color": style.TRACKED, "mec": style.TRACKED_EDGE, "mew": 1.2, "zorder": 5, "clip_on": False}
-    tracked = axes.plot([x], [y], linestyle="none", marker="o", ms=3 + 2.5 * size, **look)[0]
-    return crowd, tracked
+# Points: drawing
 
 
 def frame_plane(axes: Axes, ticks: bool = False) -> None:
@@ -86,17 +90,34 @@ def frame_plane(axes: Axes, ticks: bool = False) -> None:
         spine.set_visible(True)
 
 
+def show_crowd(axes: Axes, points: Tensor, size: float, colour: str = style.CROWD) -> Line2D:
+    """Draw (N, 2) points small and muted."""
+    return axes.plot(*points.T, linestyle="none", marker="o", ms=size, mew=0, color=colour)[0]
+
+
+def show_tracked(axes: Axes, place: Tensor, size: float, colour: str = style.TRACKED) -> Line2D:
+    """Draw one point (2,) large, outlined and above all others."""
+    look: dict[str, Any] = {"mfc": colour, "mec": style.TRACKED_EDGE, "mew": 1.2, "zorder": 5, "clip_on": False}
+    return axes.plot(*place.view(2, 1), linestyle="none", marker="o", ms=size, **look)[0]
+
+
+def show_points(axes: Axes, points: Tensor, size: float) -> tuple[Line2D, Line2D]:
+    """Draw (N, 2) standardised points: a crowd, and the tracked one."""
+    return show_crowd(axes, points, size), show_tracked(axes, points[TRACKED_INDEX], 3 + 2.5 * size)
+
+
 def show_path(axes: Axes, path: Tensor, crowd: Tensor) -> None:
-    """Draw (F, 2) places of the tracked point over (N, 2) muted points: from a hollow mark to a filled one."""
-    axes.plot(*crowd.T, linestyle="none", marker="o", ms=2, mew=0, color=style.RULE)
-    axes.plot(*path.T, color=style.TRAIL, lw=2.5, solid_joinstyle="round")
-    look = {"marker": "o", "ms": 9, "mec": style.TRACKED_EDGE, "mew": 1.4, "zorder": 5}
-    axes.plot(*path[:1].T, color="white", **look)
-    axes.plot(*path[-1:].T, color=style.TRACKED, **look)
+    """Draw (F, 2) places of the tracked point above a faint crowd (N, 2): from a hollow mark to a filled one."""
+    show_crowd(axes, crowd, 2, style.RULE)
+    axes.plot(*path.T, color=style.TRAIL)
+    show_tracked(axes, path[0], 9, "white")
+    show_tracked(axes, path[-1], 9)
 
 
-def contact_sheet(states: Tensor, timesteps: Sequence[int], clean: Tensor, clean_title: str, clean_first: bool) -> Figure:
-    """All states of points as small panels; beside them two large ones, of the clean points and of the tracked point's path.
+def contact_sheet(
+    states: Tensor, timesteps: Sequence[int], clean: Tensor, clean_title: str, clean_first: bool
+) -> Figure:
+    """All states of points as small panels; beside them, large, the clean points and the tracked point's path.
 
     Args:
         states: (F, N, 2) standardised noisy points, in the order of the process.
@@ -111,16 +132,21 @@ def contact_sheet(states: Tensor, timesteps: Sequence[int], clean: Tensor, clean
     sheet_left, large_left = (LARGE_PANEL + 80, 56) if clean_first else (6, columns * step_x + 70)
     for index, (points, t) in enumerate(zip(states, timesteps, strict=True)):
         row, column = divmod(index, columns)
-        axes = style.place_axes(figure, sheet_left + column * step_x, 20 + row * step_y, PANEL, PANEL)
-        axes.set_title(f"t = {t}", size=style.SMALL_TEXT_SIZE, pad=2)
-        frame_plane(axes)
-        show_points(axes, points, 1.8)
+        small_panel(figure, sheet_left + column * step_x, 20 + row * step_y, points, f"t = {t}")
     path = torch.cat([clean[None], states] if clean_first else [states, clean[None]])[:, TRACKED_INDEX]
-    add_large_panels(figure, large_left, clean, clean_title, path)
+    large_panels(figure, large_left, clean, clean_title, path)
     return figure
 
 
-def add_large_panels(figure: Figure, left: float, clean: Tensor, clean_title: str, path: Tensor) -> None:
+def small_panel(figure: Figure, left: float, top: float, points: Tensor, title: str) -> None:
+    """One panel of a sheet of points."""
+    axes = style.place_axes(figure, left, top, PANEL, PANEL)
+    axes.set_title(title, size=style.SMALL_TEXT_SIZE, pad=2)
+    frame_plane(axes)
+    show_points(axes, points, 1.8)
+
+
+def large_panels(figure: Figure, left: float, clean: Tensor, clean_title: str, path: Tensor) -> None:
     """The two large panels of a contact sheet, with the axes that all of its panels share."""
     upper = style.place_axes(figure, left, 20, LARGE_PANEL, LARGE_PANEL)
     lower = style.place_axes(figure, left, 46 + LARGE_PANEL, LARGE_PANEL, LARGE_PANEL)
@@ -139,13 +165,10 @@ def prediction_sheet(states: Tensor, predicted: Tensor, timesteps: Sequence[int]
     step = PANEL + 6
     figure = style.blank(96 + len(timesteps) * step, 2 * step + 24)
     for row, (title, sequence) in enumerate((("noisy\n$x_t$", states), ("predicted\n$x_0$", predicted))):
-        style.place_text(figure, 84, 20 + row * step + PANEL / 2, title, ha="right", va="center")
+        top = 20 + row * step
+        style.place_text(figure, 84, top + PANEL / 2, title, ha="right", va="center")
         for column, (points, t) in enumerate(zip(sequence, timesteps, strict=True)):
-            axes = style.place_axes(figure, 94 + column * step, 20 + row * step, PANEL, PANEL)
-            frame_plane(axes)
-            show_points(axes, points, 1.8)
-            if row == 0:
-                axes.set_title(f"t = {t}", size=style.SMALL_TEXT_SIZE, pad=2)
+            small_panel(figure, 94 + column * step, top, points, "" if row else f"t = {t}")
     return figure
 
 
@@ -153,10 +176,10 @@ def points_frames(panels: dict[str, Tensor], timesteps: Sequence[int]) -> Iterat
     """Frames of moving points; in the first panel the tracked point leaves a trail.
 
     Args:
-        panels: title to (F, N, 2) standardised points; drawn side by side.
+        panels: title to (F, N, 2) standardised points, of which the first are drawn; side by side.
         timesteps: the F timesteps, told in the first panel's title.
     """
-    side = ANIMATED_PANEL
+    side, panels = ANIMATED_PANEL, {title: points[:, :ANIMATED_POINTS] for title, points in panels.items()}
     figure = style.blank(len(panels) * (side + 8) + 8, side + 36)
     artists = []
     for index, points in enumerate(panels.values()):
@@ -168,53 +191,58 @@ def points_frames(panels: dict[str, Tensor], timesteps: Sequence[int]) -> Iterat
         for index, (title, points) in enumerate(panels.items()):
             axes, trail, crowd, tracked = artists[index]
             crowd.set_data(*points[frame].T)
-            tracked.set_data(*points[frame, TRACKED_INDEX : TRACKED_INDEX + 1].T)
+            tracked.set_data(*points[frame, TRACKED_INDEX].view(2, 1))
             if index == 0:
                 trail.set_data(*points[: frame + 1, TRACKED_INDEX].T)
             axes.set_title(title if index else f"{title}, t = {t}")
         yield style.with_palette(style.rasterise(figure), style.POINTS_PALETTE)
 
 
+def encode_sheet(figure: Figure) -> bytes:
+    """PNG of a figure of points."""
+    return style.encode_png(style.with_palette(style.rasterise(figure), style.POINTS_PALETTE))
+
+
+# Points: what is shown, and what is said of it
+
+
 def points_exhibits(
     artifacts: RungArtifacts, schedule: NoiseSchedule, settings: Figures, generator: torch.Generator
 ) -> Iterator[Exhibit]:
     """The processes of a rung of points, both with as many points as its trajectories have."""
-    count = artifacts.trajectories["sampling.final"].shape[0]
+    count = len(artifacts.trajectories["sampling.final"])
     x_0 = normalise(artifacts.data["train"][:count], artifacts.normalisation)  # (N, 2)
     epsilon = torch.randn(x_0.shape, generator=generator)
     timesteps = forward_timesteps(schedule.T, settings.forward_every)
     states = forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)  # (F, N, 2)
     yield forward_sheet_exhibit(states, timesteps, x_0, schedule)
     yield forward_animation_exhibit(torch.cat([x_0[None], states]), [0, *timesteps], settings.frames_per_second)
-    yield from reverse_points_exhibits(artifacts, settings)
+
+    chosen = spread(len(artifacts.trajectories["sampling.timesteps"]), settings.panels)
+    timesteps = (artifacts.trajectories["sampling.timesteps"][chosen] + 1).tolist()
+    states, predicted, final = (
+        normalise(artifacts.trajectories[f"sampling.{name}"], artifacts.normalisation)
+        for name in ("states", "predicted", "final")
+    )
+    states, predicted = states[chosen], predicted[chosen]  # (F, N, 2)
+    yield reverse_sheet_exhibit(states, timesteps, final, style.sampler_title(artifacts.sampler))
+    yield reverse_animation_exhibit(states, predicted, timesteps, final, settings.frames_per_second)
+    yield prediction_exhibit(states, predicted, timesteps)
 
 
 def forward_sheet_exhibit(states: Tensor, timesteps: list[int], x_0: Tensor, schedule: NoiseSchedule) -> Exhibit:
     """forward.png of points."""
-    sheet = contact_sheet(states, timesteps, x_0, "data $x_0$", clean_first=True)
     return Exhibit(
         "forward.png",
         "Forward process",
-        f"Data dissolve into noise; read line by line. {crossing_sentence(schedule)} The green point is one training point, "
-        "followed all the way: it keeps one noise vector, so its path is a smooth arc. "
+        f"Data dissolve into noise; read line by line. {crossing_sentence(schedule)} The green point is one training "
+        "point, followed all the way: it keeps one noise vector, so its path (large; hollow is the start) is smooth. "
         f"At t = {schedule.T}, {100 * schedule.terminal_signal:.1f} % of each coordinate is left.",
-        f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which {len(x_0)} points lose "
-        "their shape and become a round cloud; one green point is marked in all of them. Two larger plots show the data and "
-        "the green point's path.",
-        style.encode_png(style.with_palette(style.rasterise(sheet), style.POINTS_PALETTE)),
+        f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which {len(x_0)} "
+        "points lose their shape and become a round cloud; one green point is marked in all of them. Two larger plots "
+        "show the data and the green point's path.",
+        encode_sheet(contact_sheet(states, timesteps, x_0, "data $x_0$", clean_first=True)),
     )
-
-
-def crossing_sentence(schedule: NoiseSchedule) -> str:
-    """Where noise overtakes signal, in a sentence."""
-    t = schedule_crossing(schedule)
-    return "The signal outweighs the noise up to the end." if t is None else f"From t = {t} on, noise outweighs signal."
-
-
-def schedule_crossing(schedule: NoiseSchedule) -> int | None:
-    """The first t (from 1) with a signal-to-noise ratio below 1; None where there is none."""
-    below = (schedule.snr < 1).nonzero()
-    return int(below[0]) + 1 if len(below) else None
 
 
 def forward_animation_exhibit(states: Tensor, timesteps: list[int], frames_per_second: int) -> Exhibit:
@@ -224,56 +252,58 @@ def forward_animation_exhibit(states: Tensor, timesteps: list[int], frames_per_s
         "forward.webp",
         "Forward process, moving",
         "The same in motion: the green point's trail runs from its place in the data to pure noise.",
-        "Animation of a scatter plot: the data spread out into a round cloud while one green point draws a curved trail.",
+        "Animation of a scatter plot: the data spread out to a round cloud while one green point draws a curved trail.",
         style.encode_animation(frames, durations(len(frames), frames_per_second)),
     )
 
 
-def reverse_points_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:
-    """reverse.png, reverse.webp and predicted.png of points."""
-    chosen = spread(len(artifacts.trajectories["sampling.timesteps"]), settings.panels)
-    timesteps = (artifacts.trajectories["sampling.timesteps"][chosen] + 1).tolist()
-    states, predicted, final = (
-        normalise(artifacts.trajectories[f"sampling.{name}"], artifacts.normalisation)
-        for name in ("states", "predicted", "final")
-    )
-    states, predicted = states[chosen], predicted[chosen]  # (F, N, 2)
-    sampler = style.sampler_title(artifacts.sampler)
-    sheet = contact_sheet(states, timesteps, final, "samples $x_0$", clean_first=False)
-    yield Exhibit(
+def reverse_sheet_exhibit(states: Tensor, timesteps: list[int], final: Tensor, sampler: str) -> Exhibit:
+    """reverse.png of points."""
+    return Exhibit(
         "reverse.png",
         "Reverse process",
-        f"The trained network walks noise back to data ({sampler}). Compare with the forward process at the same t: the "
-        "clouds should look alike. The green point is the first sample, followed from pure noise to its place in the shape.",
-        f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which a round cloud of "
-        f"{len(final)} points gains the shape of the data; one green point is marked in all of them. Two larger plots show "
-        "the finished samples and the green point's path.",
-        style.encode_png(style.with_palette(style.rasterise(sheet), style.POINTS_PALETTE)),
+        f"The trained network walks noise back to data ({sampler}). Compare with the forward process at the same t: "
+        "the clouds should look alike. The green point is the first sample, followed from pure noise (hollow, in the "
+        "large panel of its path) to its place in the shape.",
+        f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which a round cloud "
+        f"of {len(final)} points gains the shape of the data; one green point is marked in all of them. Two larger "
+        "plots show the finished samples and the green point's path.",
+        encode_sheet(contact_sheet(states, timesteps, final, "samples $x_0$", clean_first=False)),
     )
+
+
+def reverse_animation_exhibit(
+    states: Tensor, predicted: Tensor, timesteps: list[int], final: Tensor, frames_per_second: int
+) -> Exhibit:
+    """reverse.webp of points: both panels end with the finished samples."""
     panels = {"noisy points": states, "predicted clean points": predicted}
-    frames = list(points_frames({name: torch.cat([all_, final[None]]) for name, all_ in panels.items()}, [*timesteps, 0]))
-    yield Exhibit(
+    finished = {title: torch.cat([points, final[None]]) for title, points in panels.items()}
+    frames = list(points_frames(finished, [*timesteps, 0]))
+    return Exhibit(
         "reverse.webp",
         "Reverse process, moving",
-        "Left, the noisy points; right, where the network expects each of them to end. Early predictions huddle near the mean "
-        "of the data, since noise says little about where a point belongs; they spread to the shape as t falls.",
-        "Animation of two scatter plots side by side: a round cloud contracts to the shape of the data, with the trail of one "
-        "green point; beside it, predictions grow from a small cluster to the same shape.",
-        style.encode_animation(frames, durations(len(frames), settings.frames_per_second)),
+        "Left, the noisy points; right, where the network expects each of them to end. Early predictions huddle near "
+        "the mean of the data, since noise says little about where a point belongs; they spread as t falls.",
+        "Animation of two scatter plots side by side: a round cloud contracts to the shape of the data, with the trail "
+        "of one green point; beside it, predictions grow from a small cluster to the same shape.",
+        style.encode_animation(frames, durations(len(frames), frames_per_second)),
     )
-    few = spread(len(timesteps), 10)
-    sheet = prediction_sheet(states[few], predicted[few], [timesteps[i] for i in few])
-    yield Exhibit(
+
+
+def prediction_exhibit(states: Tensor, predicted: Tensor, timesteps: list[int]) -> Exhibit:
+    """predicted.png of points."""
+    few = spread(len(timesteps), PREDICTIONS)
+    return Exhibit(
         "predicted.png",
         "What the network expects",
-        "Above, noisy points; below, the clean points that the network predicts from them. One step from pure noise can only "
-        "reach the middle of the data, which is why sampling takes many.",
+        "Above, noisy points; below, the clean points that the network predicts from them. One step from pure noise "
+        "can only reach the middle of the data, which is why sampling takes many.",
         f"Two rows of {len(few)} scatter plots: noisy points at falling t, and below each the predicted clean points.",
-        style.encode_png(style.with_palette(style.rasterise(sheet), style.POINTS_PALETTE)),
+        encode_sheet(prediction_sheet(states[few], predicted[few], [timesteps[index] for index in few])),
     )
 
 
-# Images
+# Images: drawing
 
 
 def first_of_each_class(labels: Tensor, count: int) -> list[int]:
@@ -284,30 +314,25 @@ def first_of_each_class(labels: Tensor, count: int) -> list[int]:
     return turns[:count]
 
 
+def titles_of(timesteps: Sequence[int]) -> list[str]:
+    """Column titles that name the letter once."""
+    return [f"{t}" if index else f"t = {t}" for index, t in enumerate(timesteps)]
+
+
+def paired_titles(names: Sequence[str]) -> list[str]:
+    """Titles of pairs of rows: those of a class bear its name, those of an unconditional rung ("") don't."""
+    return [f"{name}, {what}" if name else what for name in names for what in ("noisy", "predicted")]
+
+
 def forward_strip(states: Tensor, timesteps: Sequence[int]) -> Figure:
     """Rows of images that dissolve into noise, from left to right: (F, N, channels, h, w) uint8 and the F timesteps."""
     rows = states.transpose(0, 1)  # (N, F, channels, h, w)
     return style.mosaic(rows, style.scale_of(rows), column_titles=titles_of(timesteps))
 
 
-def titles_of(timesteps: Sequence[int]) -> list[str]:
-    """Column titles that name the letter once."""
-    return [f"t = {t}" if index == 0 else f"{t}" for index, t in enumerate(timesteps)]
-
-
-def paired_rows(states: Tensor, predicted: Tensor) -> Tensor:
-    """(F, K, ...) states and predictions to (2 K, F, ...): of each sample, a row of states above one of predictions."""
-    return torch.stack([states, predicted], dim=2).flatten(1, 2).transpose(0, 1)
-
-
-def paired_titles(names: Sequence[str]) -> list[str]:
-    """Titles of such rows: those of a class bear its name, those of an unconditional rung ("") don't."""
-    return [f"{name}, {what}" if name else what for name in names for what in ("noisy", "predicted")]
-
-
 def reverse_strip(states: Tensor, predicted: Tensor, timesteps: Sequence[int], names: Sequence[str]) -> Figure:
     """Noisy images above the clean ones predicted from them: (F, K, channels, h, w) uint8, F timesteps, K names."""
-    rows = paired_rows(states, predicted)
+    rows = torch.stack([states, predicted], dim=2).flatten(1, 2).transpose(0, 1)  # (2 K, F, channels, h, w)
     return style.mosaic(rows, style.scale_of(rows), paired_titles(names), titles_of(timesteps), group=2)
 
 
@@ -329,17 +354,43 @@ def image_frames(
         yield style.rasterise(style.mosaic(rows, scale, paired_titles(classes), titles, group=2))
 
 
+def encode_strip(strip: Figure, clean: Tensor) -> bytes:
+    """PNG of a strip of images between noise and (N, channels, h, w) clean images."""
+    palette = style.picture_palette(clean, colours=STRIP_COLOURS, greys=STRIP_COLOURS)
+    return style.encode_png(style.with_palette(style.rasterise(strip), palette))
+
+
+# Images: what is shown, and what is said of it
+
+
 def image_exhibits(
     artifacts: RungArtifacts, schedule: NoiseSchedule, settings: Figures, generator: torch.Generator
 ) -> Iterator[Exhibit]:
-    """The processes of a rung of images."""
+    """The processes of a rung of images; the reverse process ends with the finished samples."""
+    yield forward_strip_exhibit(artifacts, schedule, settings, generator)
+    paths = artifacts.trajectories
+    chosen = spread(len(paths["sampling.timesteps"]), settings.panels)
+    timesteps = [*(paths["sampling.timesteps"][chosen] + 1).tolist(), 0]
+    states, predicted = (
+        torch.cat([paths[f"sampling.{name}"][chosen], paths["sampling.final"][None]])
+        for name in ("states", "predicted")
+    )  # (F + 1, K, channels, h, w)
+    classes = artifacts.classes or [""]
+    yield reverse_strip_exhibit(states, predicted, timesteps, classes, style.sampler_title(artifacts.sampler))
+    yield image_animation_exhibit(states, predicted, timesteps, classes, settings.frames_per_second)
+
+
+def forward_strip_exhibit(
+    artifacts: RungArtifacts, schedule: NoiseSchedule, settings: Figures, generator: torch.Generator
+) -> Exhibit:
+    """forward.png of images."""
     chosen = first_of_each_class(artifacts.data["train_labels"], EXAMPLES)
     x_0 = normalise(artifacts.data["train"][chosen], artifacts.normalisation)  # (N, channels, h, w)
     epsilon = torch.randn(x_0.shape, generator=generator)
     timesteps = forward_timesteps(schedule.T, settings.forward_every)
     noisy = forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)
     states = unnormalise(torch.cat([x_0[None], noisy]), artifacts.normalisation)  # (1 + F, N, channels, h, w)
-    yield Exhibit(
+    return Exhibit(
         "forward.png",
         "Forward process",
         f"Training images dissolve into noise from left (t = 0, the data) to right. {crossing_sentence(schedule)} At "
@@ -347,38 +398,27 @@ def image_exhibits(
         f"{len(x_0)} rows of {len(states)} images: each row starts with a training image and ends with noise.",
         encode_strip(forward_strip(states, [0, *timesteps]), states[0]),
     )
-    yield from reverse_image_exhibits(artifacts, settings)
 
 
-def encode_strip(strip: Figure, clean: Tensor) -> bytes:
-    """PNG of a strip of images between noise and (N, channels, h, w) clean images."""
-    return style.encode_png(style.with_palette(style.rasterise(strip), style.picture_palette(clean, STRIP_COLOURS)))
-
-
-def reverse_image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:
-    """reverse.png and reverse.webp of images; both end with the finished samples."""
-    paths = artifacts.trajectories
-    frames = spread(len(paths["sampling.timesteps"]), settings.panels)
-    timesteps = [*(paths["sampling.timesteps"][frames] + 1).tolist(), 0]
-    states, predicted = (
-        torch.cat([paths[f"sampling.{name}"][frames], paths["sampling.final"][None]]) for name in ("states", "predicted")
-    )  # (F + 1, K, channels, h, w)
-    classes = artifacts.classes or [""]
+def reverse_strip_exhibit(
+    states: Tensor, predicted: Tensor, timesteps: list[int], classes: list[str], sampler: str
+) -> Exhibit:
+    """reverse.png of images: the first sample of each class, or the first few of an unconditional rung."""
     per_class = states.shape[1] // len(classes)
-    shown = list(range(0, states.shape[1], per_class)) if artifacts.classes else list(range(min(EXAMPLES, per_class)))
-    names = [classes[index // per_class] for index in shown]
-    strip = reverse_strip(states[:, shown], predicted[:, shown], timesteps, names)
-    same_noise = " Every class starts from the same noise." if artifacts.classes else ""
-    sampler = style.sampler_title(artifacts.sampler)
-    yield Exhibit(
+    shown = (
+        [label * per_class for label in range(len(classes))] if classes[0] else list(range(min(EXAMPLES, per_class)))
+    )
+    states, predicted = states[:, shown], predicted[:, shown]
+    strip = reverse_strip(states, predicted, timesteps, [classes[index // per_class] for index in shown])
+    same_noise = " Each class starts from the same noise." if classes[0] else ""
+    return Exhibit(
         "reverse.png",
         "Reverse process",
-        f"From noise to sample ({sampler}): each pair of rows shows a noisy image above the clean image that the network "
-        f"predicts from it. Predictions start as a blurred average and settle as t falls.{same_noise}",
-        f"{len(shown)} pairs of rows of {len(timesteps)} images: noise turns into a picture, and predictions get sharper.",
-        encode_strip(strip, predicted[:, shown].flatten(0, 1)),
+        f"From noise to sample ({sampler}): each pair of rows shows a noisy image above the clean image that the "
+        f"network predicts from it. Predictions start as a blurred average and settle as t falls.{same_noise}",
+        f"{len(shown)} pairs of rows of {len(timesteps)} images: noise turns into a picture, predictions get sharper.",
+        encode_strip(strip, predicted.flatten(0, 1)),
     )
-    yield image_animation_exhibit(states, predicted, timesteps, classes, settings.frames_per_second)
 
 
 def image_animation_exhibit(
@@ -388,14 +428,14 @@ def image_animation_exhibit(
     per_class, pixels = states.shape[1] // len(classes), states.shape[3] * states.shape[4]
     few = min(per_class, max(1, ANIMATED_PIXELS // pixels // len(classes)))
     shown = [label * per_class + index for label in range(len(classes)) for index in range(few)]
-    palette = style.picture_palette(predicted[:, shown].flatten(0, 1), ANIMATION_COLOURS)
-    pictures = image_frames(states[:, shown], predicted[:, shown], timesteps, classes)
-    frames = [style.with_palette(picture, palette) for picture in pictures]
+    states, predicted = states[:, shown], predicted[:, shown]
+    palette = style.picture_palette(predicted.flatten(0, 1), ANIMATION_COLOURS, ANIMATION_GREYS)
+    frames = [style.with_palette(frame, palette) for frame in image_frames(states, predicted, timesteps, classes)]
     return Exhibit(
         "reverse.webp",
         "Reverse process, moving",
         f"The same in motion, for {len(shown)} samples, in few colours to keep the file small.",
-        f"Animation of {len(shown)} noisy images above the images predicted from them, while noise turns into pictures.",
+        f"Animation of {len(shown)} noisy images above the images predicted from them: noise turns into pictures.",
         style.encode_animation(frames, durations(len(frames), frames_per_second)),
     )
 

@@ -1,4 +1,4 @@
-"""Finished samples in pictures: beside held-out data, and beside another sampler's from the same noise. None is chosen."""
+"""Finished samples in pictures: beside held-out data and another sampler's from the same noise; none is chosen."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.figures import style
-from diffusion_ladder.figures.process import frame_plane, show_points
+from diffusion_ladder.figures.process import encode_sheet, frame_plane, show_points
 from diffusion_ladder.figures.style import Exhibit, RungArtifacts
 from diffusion_ladder.params import Figures
 
@@ -49,16 +49,15 @@ def points_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exh
     held_out, samples, comparison = (normalise(points[:count], artifacts.normalisation) for points in available)
     titles = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
     panels = {"held-out data": held_out, titles[0]: samples, titles[1]: comparison}
-    figure = scatter_row(panels, (False, True, True))
     yield Exhibit(
         "samples.png",
         "Samples beside data",
-        f"{count} held-out points, and as many samples of two samplers that start from the same noise. Look for stray points "
-        "between the shapes, for gaps, and for a spread that differs from the data's. The green point is the first sample of "
-        "each: the same noise, not the same place.",
+        f"{count} held-out points, and as many samples of two samplers that start from the same noise. Look for stray "
+        "points between the shapes, for gaps, and for a spread that differs from the data's. The green point is the "
+        "first sample of each: the same noise, not the same place.",
         f"Three scatter plots of {count} points each on equal axes: held-out data, samples by {titles[0]}, samples by "
         f"{titles[1]}.",
-        style.encode_png(style.with_palette(style.rasterise(figure), style.POINTS_PALETTE)),
+        encode_sheet(scatter_row(panels, (False, True, True))),
     )
 
 
@@ -127,7 +126,7 @@ def image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhi
     yield Exhibit(
         "held_out.png",
         "Held-out data, to compare",
-        f"The first {held_out.shape[0] * held_out.shape[1]} real images that no training has seen, on an equal grid.",
+        f"The first {held_out.shape[0] * held_out.shape[1]} real images that no training has seen.",
         f"Grid of {held_out.shape[0] * held_out.shape[1]} real images{rows}.",
         style.encode_png(style.rasterise(grid(held_out, titles, len(titles) if classes else None))),
     )
@@ -137,7 +136,10 @@ def image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhi
 def comparison_exhibit(artifacts: RungArtifacts, settings: Figures) -> Exhibit:
     """comparison.png: what the two samplers make of the same noise."""
     classes = artifacts.classes
-    sets = [by_class(samples, classes, settings.samples // COMPARED_SHARE) for samples in (artifacts.samples, artifacts.comparison)]
+    sets = [
+        by_class(samples, classes, settings.samples // COMPARED_SHARE)
+        for samples in (artifacts.samples, artifacts.comparison)
+    ]
     count = min(part.shape[1] for part in sets)
     pairs = torch.stack([part[:, :count] for part in sets], dim=1).flatten(0, 1)  # (2 classes, n, ...)
     samplers = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
@@ -146,8 +148,8 @@ def comparison_exhibit(artifacts: RungArtifacts, settings: Figures) -> Exhibit:
     return Exhibit(
         "comparison.png",
         "Two samplers, the same noise",
-        f"Each pair starts from the same noise: above {samplers[0]}, below {samplers[1]}. Likeness within a pair is what the "
-        "noise alone decides; the rest comes from the path.",
+        f"Each pair starts from the same noise: above {samplers[0]}, below {samplers[1]}. Likeness within a pair is "
+        "what the noise alone decides; the rest comes from the path.",
         f"Grid of {pairs.shape[0] * pairs.shape[1]} generated images in pairs, {short[0]} above {short[1]}.",
         style.encode_png(style.rasterise(grid(pairs, titles, together=2))),
     )

@@ -1,8 +1,8 @@
 """What all figures share: what they are drawn from, colours and type, the drawing surface, and the encoding of files.
 
-Figures are drawn at 72 dots per inch, so that one point is one pixel: every size here is a number of pixels. Nothing global
-is touched: settings live in `house_style`, and figures are rasterised by Agg without pyplot. Colours are those of Okabe and
-Ito, which stay apart for colour-blind readers; the tracked point also differs by size, outline and lightness.
+Figures are drawn at 72 dots per inch, so that a point is a pixel: every size here is a number of pixels. Nothing global
+is touched: settings live in `house_style`, and figures are rasterised by Agg, without pyplot. Colours are those of
+Okabe and Ito, which stay apart for colour-blind readers; the tracked point differs by size and outline too.
 """
 
 import io
@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy
@@ -25,8 +25,10 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import Normalisation
 
+Colour = tuple[int, int, int]
+
 INK = "#1f2933"  # text
-GREY_INK = "#262626"  # text beside images: a picture in greys stays one
+GREY_INK = "#262626"  # text beside images, so that a picture in greys stays one
 RULE = "#c3cbd6"  # frames and ticks
 GRID = "#e6eaf0"
 CROWD = "#8296b5"  # every point that is not the tracked one
@@ -42,7 +44,7 @@ LARGEST_TILE = 128  # largest side to which a small image is enlarged
 
 SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
+    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own
     "mathtext.fontset": "dejavusans",
     "font.size": TEXT_SIZE,
     "axes.titlesize": TEXT_SIZE,
@@ -78,16 +80,11 @@ class RungArtifacts:
     class_names: list[str]
     data: dict[str, Tensor]  # data/processed: train, test, train_labels, test_labels
     samples: Tensor
-    sampler: dict[str, Any]  # metadata of the samples: which sampler, how many steps
+    sampler: dict[str, Any]  # metadata of the samples: how they were drawn
     comparison: Tensor
     comparison_sampler: dict[str, Any]
-    trajectories: dict[str, Tensor]
+    trajectories: dict[str, Tensor]  # sampling.states, .predicted, .timesteps, .final
     training_log: dict[str, list[float]]  # column to values
-
-    @property
-    def model(self) -> str:
-        """The rung's key in params.yaml."""
-        return str(self.rung["model"])
 
     @property
     def is_points(self) -> bool:
@@ -123,12 +120,18 @@ def sampler_title(facts: dict[str, Any]) -> str:
     return f"{maker}{name.removeprefix('diffusers_').replace('_', '-').upper()}, {facts['nfe']} evaluations{guidance}"
 
 
+# The drawing surface
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Matplotlib's own defaults with the house's settings, whatever the user's matplotlibrc says; undone on exit."""
+    """Matplotlib's own defaults with the house's settings, whatever the user's matplotlibrc says; undone on exit.
+
+    Matplotlib reads its settings both when a figure is made and when it is drawn: do both inside.
+    """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SETTINGS)
+        matplotlib.rcParams.update(cast(Any, SETTINGS))
         yield
 
 
@@ -151,89 +154,24 @@ def place_text(figure: Figure, left: float, top: float, text: str, **settings: A
     figure.text(left / figure.bbox.width, 1 - top / figure.bbox.height, text, **settings)
 
 
+def text_width(text: str) -> int:
+    """Width of a text in pixels."""
+    return math.ceil(TextPath((0, 0), text, TEXT_SIZE).get_extents().width)
+
+
 def rasterise(figure: Figure) -> Image.Image:
-    """Draw a figure to RGB pixels; call it inside `house_style`, which matplotlib also reads while drawing."""
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
+    """Draw a figure to RGB pixels."""
+    canvas = cast(FigureCanvasAgg, figure.canvas)
     canvas.draw()
     return Image.fromarray(numpy.ascontiguousarray(numpy.asarray(canvas.buffer_rgba())[..., :3]))
 
 
-def ramp(start: str, end: str, count: int) -> list[tuple[int, int, int]]:
-    """`count` colours that lead from `start` (left out) to `end` (included)."""
-    first, last = numpy.array(to_rgb(start)), numpy.array(to_rgb(end))
-    mixed = [first + (last - first) * (i + 1) / count for i in range(count)]
-    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in mixed]
-
-
-def palette_of(*ramps: tuple[str, str, int]) -> list[tuple[int, int, int]]:
-    """White, and all colours of some ramps: a fixed palette makes small files, and keeps each colour what it is."""
-    return [(255, 255, 255), *(colour for start, end, count in ramps for colour in ramp(start, end, count))]
-
-
-# More than 16 colours: PNG would pack fewer into half bytes, in which deflate finds fewer repetitions.
-POINTS_PALETTE = palette_of(
-    ("white", INK, 5), ("white", RULE, 1), ("white", CROWD, 5), ("white", TRACKED, 2), (TRACKED, TRACKED_EDGE, 2),
-    ("white", TRAIL, 2),
-)  # fmt: skip
-CHART_PALETTE = palette_of(
-    ("white", INK, 8), ("white", RULE, 2), ("white", GRID, 1), ("white", BLUE, 8), ("white", SKY, 6), ("white", ORANGE, 8),
-    ("white", VERMILLION, 8),
-)  # fmt: skip
-
-
-def with_palette(image: Image.Image, colours: Sequence[tuple[int, int, int]]) -> Image.Image:
-    """Each pixel in the nearest of the given colours, without dithering."""
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([part for colour in colours for part in colour])
-    return image.quantize(palette=palette, dither=Image.Dither.NONE)
-
-
-def picture_palette(clean: Tensor, colours: int, cube: int = 3) -> list[tuple[int, int, int]]:
-    """A palette for noisy images: noise is what fills files, and few colours are enough to show it.
-
-    Args:
-        clean: (N, channels, h, w) uint8: the images without noise, whose colours are to stay what they are.
-        colours: so many greys, or so many colours of the clean images, chosen by median cut.
-        cube: levels of each of red, green and blue that stand for the noise of colour images.
-    """
-    if clean.shape[1] == 1:
-        return [(255, 255, 255), *ramp("white", "black", colours - 1)]
-    levels = [round(255 * level / (cube - 1)) for level in range(cube)]
-    pixels = clean.permute(0, 2, 3, 1).flatten(0, 1).contiguous().numpy()  # (N h, w, 3)
-    chosen = Image.fromarray(pixels).quantize(colours, method=Image.Quantize.MEDIANCUT).convert("RGB").getcolors(colours)
-    assert chosen is not None
-    return sorted({*itertools.product(levels, repeat=3), *(colour for _, colour in chosen)})  # type: ignore[misc]
-
-
-def encode_png(image: Image.Image) -> bytes:
-    """PNG bytes without metadata; an RGB image of up to 256 colours goes into a palette, which changes no pixel."""
-    if image.mode == "RGB" and (exact := image.getcolors(256)) is not None:
-        image = with_palette(image, sorted(colour for _, colour in exact))  # type: ignore[misc]
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def encode_animation(frames: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
-    """A lossless WebP animation that loops for ever; it is small where the frames have few colours.
-
-    Args:
-        frames: images of one size.
-        durations: how long each frame stays, in milliseconds.
-    """
-    buffer = io.BytesIO()
-    first, *rest = [frame.convert("RGB") for frame in frames]
-    first.save(
-        buffer, "WEBP", save_all=True, append_images=rest, duration=list(durations), loop=0, lossless=True, quality=100,
-        method=4, minimize_size=True,
-    )  # fmt: skip
-    return buffer.getvalue()
+# Mosaics of images
 
 
 @dataclass(frozen=True)
 class MosaicLayout:
-    """Where the tiles of a mosaic lie: `rows` x `columns` of them, in groups of `group` rows with wider gaps between."""
+    """Where the tiles of a mosaic lie: `rows` x `columns` of them; each `group` rows are set apart from the next."""
 
     rows: int
     columns: int
@@ -259,28 +197,29 @@ class MosaicLayout:
         return x + self.tile_width + self.MARGIN, y + self.tile_height + self.MARGIN
 
 
-def text_width(text: str) -> int:
-    """Width of a text in pixels."""
-    return math.ceil(TextPath((0, 0), text, TEXT_SIZE).get_extents().width)
-
-
 def scale_of(rows: Tensor, width: int = SHEET_WIDTH) -> int:
-    """The largest enlargement at which (R, C, channels, h, w) images fit into a width, none above 128 pixels; at least 1."""
+    """The largest enlargement at which (R, C, channels, h, w) images fit into a width, none too large; at least 1."""
     columns, side = rows.shape[1], rows.shape[4]
     return max(1, min(LARGEST_TILE // side, width // (columns * side)))
 
 
-def layout_of(images: Tensor, scale: int, row_titles: Sequence[str], column_titles: Sequence[str], group: int) -> MosaicLayout:
-    """The layout of (R, C, channels, h, w) images, each enlarged `scale` times."""
+def layout_of(
+    images: Tensor, scale: int, row_titles: Sequence[str], column_titles: Sequence[str], group: int | None
+) -> MosaicLayout:
+    """The layout of `mosaic` for the same arguments."""
     rows, columns, _, height, width = images.shape
     longest = max(map(text_width, row_titles), default=0)
     left = MosaicLayout.MARGIN + (longest + 12) * bool(row_titles)
     top = MosaicLayout.MARGIN + (SMALL_TEXT_SIZE + 8) * bool(column_titles)
-    return MosaicLayout(rows, columns, height * scale, width * scale, group, left, top)
+    return MosaicLayout(rows, columns, height * scale, width * scale, group or rows, left, top)
 
 
 def mosaic(
-    images: Tensor, scale: int, row_titles: Sequence[str] = (), column_titles: Sequence[str] = (), group: int | None = None
+    images: Tensor,
+    scale: int,
+    row_titles: Sequence[str] = (),
+    column_titles: Sequence[str] = (),
+    group: int | None = None,
 ) -> Figure:
     """Images side by side, each pixel drawn as `scale` x `scale` equal pixels.
 
@@ -291,21 +230,109 @@ def mosaic(
         column_titles: C texts for the upper margin, or none.
         group: rows that belong together, set apart from the next; None for all of them.
     """
-    layout = layout_of(images, scale, row_titles, column_titles, group or len(images))
+    layout = layout_of(images, scale, row_titles, column_titles, group)
     width, height = layout.size
-    pixels = numpy.full((height, width, 3), 255, dtype=numpy.uint8)
-    enlarged = images.permute(0, 1, 3, 4, 2).repeat_interleave(scale, 2).repeat_interleave(scale, 3).numpy()
-    for row in range(layout.rows):
-        for column in range(layout.columns):
-            x, y = layout.corner(row, column)
-            pixels[y : y + layout.tile_height, x : x + layout.tile_width] = enlarged[row, column]
     figure = blank(width, height)
-    figure.figimage(pixels, origin="upper")
+    figure.figimage(mosaic_pixels(images, scale, layout), origin="upper")
     for row, title in enumerate(row_titles):
         middle = layout.corner(row, 0)[1] + layout.tile_height / 2
         place_text(figure, layout.left - 8, middle, title, ha="right", va="center", color=GREY_INK)
+    small: dict[str, Any] = {"ha": "center", "va": "baseline", "size": SMALL_TEXT_SIZE, "color": GREY_INK}
     for column, title in enumerate(column_titles):
         middle = layout.corner(0, column)[0] + layout.tile_width / 2
-        small = {"size": SMALL_TEXT_SIZE, "color": GREY_INK}
-        place_text(figure, middle, layout.top - 5, title, ha="center", va="baseline", **small)
+        place_text(figure, middle, layout.top - 5, title, **small)
     return figure
+
+
+def mosaic_pixels(images: Tensor, scale: int, layout: MosaicLayout) -> numpy.ndarray:
+    """(height, width, 3) uint8: the tiles of a mosaic on white."""
+    width, height = layout.size
+    pixels = numpy.full((height, width, 3), 255, dtype=numpy.uint8)
+    enlarged = images.permute(0, 1, 3, 4, 2).repeat_interleave(scale, 2).repeat_interleave(scale, 3).numpy()
+    for row, column in itertools.product(range(layout.rows), range(layout.columns)):
+        x, y = layout.corner(row, column)
+        pixels[y : y + layout.tile_height, x : x + layout.tile_width] = enlarged[row, column]
+    return pixels
+
+
+# Palettes
+
+
+def ramp(start: str, end: str, count: int) -> list[Colour]:
+    """`count` colours that lead from `start` (left out) to `end` (included)."""
+    first, last = numpy.array(to_rgb(start)), numpy.array(to_rgb(end))
+    mixed = [first + (last - first) * (i + 1) / count for i in range(count)]
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in mixed]
+
+
+def palette_of(*shades: tuple[str, int]) -> list[Colour]:
+    """White, and so many shades of each of some colours, up to the colour itself."""
+    return [(255, 255, 255), *(shade for colour, count in shades for shade in ramp("white", colour, count))]
+
+
+def picture_palette(clean: Tensor, colours: int, greys: int) -> list[Colour]:
+    """A palette for images between noise and clean: noise is what fills files, and few colours are enough to show it.
+
+    Args:
+        clean: (N, channels, h, w) uint8: the clean images, whose colours are to stay what they are.
+        colours: of clean images in colour, chosen by octree, which keeps rare ones; 27 evenly spaced ones are added.
+        greys: of images of one channel, evenly spaced.
+    """
+    if clean.shape[1] == 1:
+        return [(255, 255, 255), *ramp("white", "black", greys - 1)]
+    pixels = clean.permute(0, 2, 3, 1).flatten(0, 1).contiguous().numpy()  # (N h, w, 3)
+    reduced = Image.fromarray(pixels).quantize(colours, method=Image.Quantize.FASTOCTREE).convert("RGB")
+    evenly = [(r, g, b) for r, g, b in itertools.product((0, 128, 255), repeat=3)]
+    return sorted({*evenly, *(colours_of(reduced, 256) or [])})
+
+
+def colours_of(image: Image.Image, most: int) -> list[Colour] | None:
+    """The colours of an RGB image in a fixed order, or None where there are more than `most`."""
+    found = image.getcolors(most)
+    return None if found is None else sorted(cast(Colour, colour) for _, colour in found)
+
+
+def with_palette(image: Image.Image, colours: Sequence[Colour]) -> Image.Image:
+    """An RGB image with each pixel in the nearest of up to 256 colours, without dithering.
+
+    Pillow's own conversion rounds colours to multiples of four first, which would change even those of the palette.
+    """
+    pixels = numpy.asarray(image).reshape(-1, 3).astype(numpy.int64)
+    packed, where = numpy.unique(pixels[:, 0] << 16 | pixels[:, 1] << 8 | pixels[:, 2], return_inverse=True)
+    unique = numpy.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1)  # (U, 3)
+    palette = numpy.array(colours, dtype=numpy.int64)  # (P, 3)
+    distance = (palette**2).sum(1) - 2 * unique @ palette.T  # (U, P), less |unique|^2, which changes no minimum
+    result = Image.frombytes("P", image.size, distance.argmin(1).astype(numpy.uint8)[where].tobytes())
+    result.putpalette(palette.astype(numpy.uint8).tobytes())
+    return result
+
+
+# More than 16 colours: PNG would pack fewer into half bytes, in which deflate finds fewer repetitions.
+POINTS_PALETTE = palette_of((INK, 5), (RULE, 1), (CROWD, 5), (TRACKED, 2), (TRAIL, 2)) + ramp(TRACKED, TRACKED_EDGE, 2)
+CHART_PALETTE = palette_of((INK, 8), (RULE, 2), (GRID, 1), (BLUE, 8), (SKY, 6), (ORANGE, 8), (VERMILLION, 8))
+
+
+# Files
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """PNG bytes without metadata; an RGB image of up to 256 colours goes into a palette, which changes no pixel."""
+    if image.mode == "RGB" and (colours := colours_of(image, 256)) is not None:
+        image = with_palette(image, colours)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def encode_animation(frames: Sequence[Image.Image], durations: Sequence[int]) -> bytes:
+    """A lossless WebP animation that loops for ever; it is small where the frames have few colours.
+
+    Args:
+        frames: images of one size.
+        durations: how long each frame stays, in milliseconds.
+    """
+    buffer = io.BytesIO()
+    first, *rest = [frame.convert("RGB") for frame in frames]
+    lossless: dict[str, Any] = {"lossless": True, "quality": 100, "method": 4, "minimize_size": True}
+    first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=list(durations), loop=0, **lossless)
+    return buffer.getvalue()

@@ -187,6 +187,7 @@ class Reader:
         metrics = metrics_of(measured)
         new_equations, known_equations = self.equations(model, sampling, metrics)
         new_code, known_code = self.code(key, model, sampling)
+        card = self.json("reports", "data", f"{model.dataset}.json")
         judge = self.judge(model)
         return Chapter(
             key=key,
@@ -203,8 +204,8 @@ class Reader:
             known_equations=known_equations,
             new_code=new_code,
             known_code=known_code,
-            card=self.json("reports", "data", f"{model.dataset}.json"),
-            card_shown_in=self.first_in(f"card {model.dataset}", key),
+            card=card,
+            card_shown_in=self.first_in(f"card {model.dataset}", key) if card else None,
             pictures=self.pictures(key),
             metrics=metrics,
             facts=facts_of(measured),

@@ -1,6 +1,6 @@
 """The equations that the rungs use, each with its source.
 
-Notation of Ho et al. (DDPM, arXiv 2006.11239): timesteps are counted from 1 to T, where the code counts from 0 to T - 1.
+Notation of Ho et al. (DDPM, arXiv 2006.11239): timesteps run from 1 to T, where the code counts from 0 to T - 1.
 """
 
 from collections.abc import Collection
@@ -109,11 +109,13 @@ ADDING_NOISE = Equation(
     (
         x_t + EQUALS + signal_left + x_0 + PLUS + root(noise_t) + epsilon,
         epsilon + FOLLOWS + standard_normal,
-        alpha_bar_t + EQUALS + under(operator("∏", r"\prod"), s, operator("≤", r"\le"), t)
+        alpha_bar_t
+        + EQUALS
+        + under(operator("∏", r"\prod"), s, operator("≤", r"\le"), t)
         + parentheses(ONE, MINUS, sub(beta, s)),
     ),
-    "Any noisy state can be had from the data in one go: the data shrink, standard normal noise grows, and the share of the"
-    " signal's variance that is left is the product over all steps so far.",
+    "Any noisy state can be had from the data in one go: the data shrink, standard normal noise grows, and the share"
+    " of the signal's variance that is left is the product over all steps so far.",
     DDPM,
     "eq. 4",
 )
@@ -159,7 +161,8 @@ SCHEDULES = {
             beta_t + EQUALS + beta_first + PLUS + parentheses(beta_last, MINUS, beta_first)
             + identifier("sigmoid", r"\operatorname{sigmoid}") + parentheses(sub(u, t)),
         ),
-        "The variance of the noise added per step rises along an S; *u* runs evenly from one flat end of it to the other.",
+        "The variance of the noise added per step rises along an S; *u* runs evenly from one flat end of it to the"
+        " other.",
         GEODIFF,
         "as released",
     ),
@@ -170,8 +173,8 @@ TARGETS = {
         "loss_epsilon",
         "What is learnt",
         (loss(epsilon, answer(epsilon)),),
-        "The network sees a noisy state and its timestep, and guesses the noise that is in it. The loss is the mean squared"
-        " error of the guess, the same for all timesteps.",
+        "The network sees a noisy state and its timestep, and guesses the noise that is in it. The loss is the mean"
+        " squared error of the guess, the same for all timesteps.",
         DDPM,
         "eq. 14 and algorithm 1",
     ),
@@ -179,8 +182,8 @@ TARGETS = {
         "loss_v",
         "What is learnt",
         (loss(v_t, answer(v)), v_t + EQUALS + signal_left + epsilon + MINUS + root(noise_t) + x_0),
-        "The network guesses *v*, a mixture of noise and data that stays informative at every timestep: where the state is"
-        " all noise it asks for the data, and the other way round.",
+        "The network guesses *v*, a mixture of noise and data that stays informative at every timestep: where the"
+        " state is all noise it asks for the data, and the other way round.",
         VELOCITY,
         "appendix D",
     ),
@@ -232,8 +235,8 @@ STEPS = {
             + fraction(row(root(alpha_t), parentheses(noise_previous)), noise_t) + x_t + PLUS + sigma_t + z,
             sub_power(sigma, t, TWO) + EQUALS + fraction(noise_previous, noise_t) + beta_t,
         ),
-        "The state one step earlier is a weighted mean of the implied data and the present state, plus a little fresh noise"
-        " *z*; the last step adds none. Where timesteps are left out, *t* − 1 is the next one visited.",
+        "The state one step earlier is a weighted mean of the implied data and the present state, plus a little"
+        " fresh noise *z*; the last step adds none. Where timesteps are left out, *t* − 1 is the next one visited.",
         DDPM,
         "eq. 7 and algorithm 2",
     ),
@@ -246,8 +249,8 @@ STEPS = {
             sigma_t + EQUALS + eta
             + root(fraction(noise_s, noise_t), parentheses(ONE, MINUS, fraction(alpha_bar_t, alpha_bar_s))),
         ),
-        "From the implied data straight to an earlier timestep *s*, however far: the guessed noise is put back, only less of"
-        " it. Where *η* is nought nothing is drawn, and the same start always gives the same sample.",
+        "From the implied data straight to an earlier timestep *s*, however far: the guessed noise is put back, only"
+        " less of it. Where *η* is nought nothing is drawn, and the same start always gives the same sample.",
         DDIM,
         "eq. 12 and 16",
     ),
@@ -270,8 +273,8 @@ CLASSIFIER_FREE_GUIDANCE = Equation(
         sub(hat(epsilon), theta) + EQUALS + answer(epsilon, COMMA, null_label) + PLUS + w
         + parentheses(answer(epsilon, COMMA, y), MINUS, answer(epsilon, COMMA, null_label)),
     ),
-    "The difference that the label makes is enlarged by the guidance scale *w* (one more than the paper's). Each step then"
-    " takes two evaluations of the network.",
+    "The difference that the label makes is enlarged by the guidance scale *w* (one more than the paper's). Each"
+    " step then takes two evaluations of the network.",
     GUIDANCE,
     "eq. 6",
 )  # fmt: skip
@@ -329,3 +332,17 @@ def equations_of(model: Model, sampling: Sampling, metric_names: Collection[str]
     return [equation for equation in candidates if equation is not None]
 
 
+EQUATIONS_BY_KEY = {
+    equation.key: equation
+    for equation in (
+        ADDING_NOISE,
+        *SCHEDULES.values(),
+        *TARGETS.values(),
+        AVERAGE,
+        *ESTIMATES.values(),
+        *STEPS.values(),
+        LABEL_DROPOUT,
+        CLASSIFIER_FREE_GUIDANCE,
+        *MEASURES.values(),
+    )
+}

@@ -1,4 +1,4 @@
-"""The heart of the code, taken from the sources when the report is built: whole functions, their docstrings shortened."""
+"""The heart of the code: functions cut out of the sources when the report is built, their docstrings shortened."""
 
 import ast
 import textwrap
@@ -39,6 +39,7 @@ class Excerpt:
 
 
 def always(model: Model, sampling: Sampling) -> bool:
+    """Every rung."""
     return True
 
 
@@ -48,6 +49,7 @@ def uses_own(name: str) -> Callable[[Model, Sampling], bool]:
 
 
 def has_network(name: str) -> Callable[[Model, Sampling], bool]:
+    """Rungs with that network."""
     return lambda model, sampling: model.network.name == name
 
 
@@ -65,7 +67,9 @@ EXCERPTS = (
     Excerpt("ddpm_step", "One step of DDPM", "schedulers/ddpm.py", "DDPMScheduler.step", uses_own("ddpm")),
     Excerpt("ddim_step", "One step of DDIM", "schedulers/ddim.py", "DDIMScheduler.step", uses_own("ddim")),
     Excerpt("unet", "Through the U-Net", "networks/unet.py", "UNet.forward", has_network("unet")),
-    Excerpt("diffusers_unet", "The library's U-Net", "networks/diffusers_unet.py", "build", has_network("diffusers_unet")),
+    Excerpt(
+        "diffusers_unet", "The library's U-Net", "networks/diffusers_unet.py", "build", has_network("diffusers_unet")
+    ),
     Excerpt(
         "guided",
         "The class is asked for",
@@ -93,21 +97,28 @@ def function_source(text: str, name: str, path: str) -> str:
     Raises:
         LookupError: the module has no such function.
     """
-    body: list[ast.stmt] = ast.parse(text).body
-    for part in name.split("."):
-        found = next((node for node in body if getattr(node, "name", None) == part), None)
-        if not isinstance(found, ast.FunctionDef | ast.ClassDef):
-            raise LookupError(f"{path} has no {name}: report/excerpts.py names a function that is gone")
-        node, body = found, found.body
+    node = find_function(ast.parse(text), name.split("."))
+    if node is None:
+        raise LookupError(f"{path} has no {name}: report/excerpts.py names a function that is gone")
     lines = text.splitlines()
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    docstring = body[0]
-    if ast.get_docstring(node) and docstring.end_lineno and docstring.end_lineno > docstring.lineno:
-        summary = lines[docstring.lineno - 1].rstrip()
-        kept = [*lines[first - 1 : docstring.lineno - 1], f'{summary}"""', *lines[docstring.end_lineno : node.end_lineno]]
+    start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) - 1
+    docstring = node.body[0]
+    if ast.get_docstring(node) is None or docstring.lineno == docstring.end_lineno:
+        kept = lines[start : node.end_lineno]
     else:
-        kept = lines[first - 1 : node.end_lineno]
+        summary = lines[docstring.lineno - 1].rstrip() + '"""'
+        kept = [*lines[start : docstring.lineno - 1], summary, *lines[docstring.end_lineno : node.end_lineno]]
     return textwrap.dedent("\n".join(kept)) + "\n"
+
+
+def find_function(module: ast.Module, parts: list[str]) -> ast.FunctionDef | None:
+    """The function of a module, or of a class in it, that a dotted name means."""
+    body: list[ast.stmt] = module.body
+    found: ast.stmt | None = None
+    for part in parts:
+        found = next((node for node in body if getattr(node, "name", None) == part), None)
+        body = getattr(found, "body", [])
+    return found if isinstance(found, ast.FunctionDef) else None
 
 
 def highlighted(source: str) -> Markup:

@@ -1,7 +1,7 @@
 """The flat numbers of reports/metrics/*.json as rows of a table, each with what it means in plain words.
 
-Keys are NAME, comparison_NAME, NAME_floor and NAME_ceiling, each with a deviation under KEY_std. A name that is not described
-here is shown all the same, under its own name.
+Keys are NAME, comparison_NAME, NAME_floor and NAME_ceiling, each with a deviation under KEY_std. A name that is not
+described here is shown all the same, under its own name.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusion_ladder.report.rendering import number, with_spread
+from diffusion_ladder.report.rendering import with_spread
 
 LOWER, HIGHER, NEAR = "lower is better", "higher is better", "best near that of real data"
 OVER_DRAWS = "± is the standard deviation over repeated draws of the compared sets"
@@ -39,22 +39,22 @@ DESCRIPTIONS = {
     "wasserstein_2": Description(
         "2-Wasserstein distance",
         LOWER,
-        "How far points have to move (root of the mean square, in the units of the data) to turn the samples into held-out"
-        " data, each point to the partner that makes the whole move cheapest. Computed exactly.",
+        "How far points have to move (root of the mean square, in the units of the data) to turn the samples into"
+        " held-out data, each point to the partner that makes the whole move cheapest. Computed exactly.",
         OVER_DRAWS,
     ),
     "frechet_distance": Description(
         "Fréchet distance",
         LOWER,
-        "How far apart the features of samples and of held-out images lie, in mean and in covariance. The features are those"
-        " of the judging classifier named below, so the number means nothing beside a published FID.",
+        "How far apart the features of samples and of held-out images lie, in mean and in covariance. The features"
+        " are those of the judging classifier named below, so the number means nothing beside a published FID.",
         OVER_DRAWS,
     ),
     "label_accuracy": Description(
         "Requested class found",
         HIGHER,
-        "Share of samples in which the judge finds the class that was asked for. Real data show how often the judge itself"
-        " is right.",
+        "Share of samples in which the judge finds the class that was asked for. Real data show how often the judge"
+        " itself is right.",
         OF_MEAN,
     ),
     "class_balance_distance": Description(
@@ -79,8 +79,8 @@ DESCRIPTIONS = {
     "confidence": Description(
         "Confidence of the judge",
         NEAR,
-        "The probability that the judge gives to the class it settles on, on average. A classifier can be confident about"
-        " anything, so this says something only beside the value for real data.",
+        "The probability that the judge gives to the class it settles on, on average. A classifier can be confident"
+        " about anything, so this says something only beside the value for real data.",
         OF_MEAN,
     ),
 }
@@ -232,14 +232,13 @@ def headline_of(metrics: list[Metric]) -> Metric | None:
 def facts_of(raw: Mapping[str, Any]) -> list[Fact]:
     """What a file holds besides metrics: known facts in the order of FACTS, then others by name."""
     values = finite(raw)
-    taken = {f"{prefix}{name}{suffix}" for name in values if is_metric(name, values) for prefix, suffix in PARTS}
+    measured = [name for name in values if is_metric(name, values)]
+    parts = {part for name in measured for part in (name, f"comparison_{name}", f"{name}_floor", f"{name}_ceiling")}
+    taken = parts | {f"{part}_std" for part in parts}
     deviations = {f"{key}_std" for key in values}
     known = [key for key in FACTS if key in values and key not in taken]
     others = sorted(key for key in values if key not in taken and key not in deviations and key not in known)
     return [Fact(key, label_of(key), values[key], values.get(f"{key}_std")) for key in [*known, *others]]
-
-
-PARTS = [(prefix, end + std) for prefix, end in (("", ""), ("comparison_", ""), ("", "_floor"), ("", "_ceiling")) for std in ("", "_std")]
 
 
 def label_of(key: str) -> str:

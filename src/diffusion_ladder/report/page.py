@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from diffusion_ladder.params import Parameters
 from diffusion_ladder.report.content import Reader, Report, embedded_pictures
-from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.excerpts import highlighted
+from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.rendering import environment, render
 
 
@@ -19,7 +19,7 @@ class Pages:
     """The report in both forms.
 
     Attributes:
-        linked: paths of pictures, relative to reports/, that the page links to because it would grow too large with them.
+        linked: pictures, relative to reports/, that would make the page too large: it links to them instead.
     """
 
     html: str

@@ -4,7 +4,6 @@ Nothing heavy is imported here, so that the run page can be made in a fraction o
 """
 
 import html
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -38,20 +37,19 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number at `digits` significant digits, whole numbers in full: 0.0512, 12.3, 1,200, 3.10 × 10⁻⁶."""
+def number(value: float, digits: int = 4) -> str:
+    """A number at up to `digits` significant digits, whole parts in full: 0.0512, 12.3, 1,200, 3.1 × 10⁻⁶."""
     if isinstance(value, int) or value == 0:
         return f"{value:,.0f}"
-    rounded = float(f"{value:.{digits - 1}e}")
-    if abs(rounded) < SMALLEST_PLAIN:
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", "−")
-    return fixed(value, decimals_of(rounded, digits))
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if abs(float(f"{mantissa}e{exponent}")) >= SMALLEST_PLAIN:
+        return trimmed(fixed(value, max(0, digits - 1 - int(exponent))))
+    return f"{trimmed(mantissa.replace('-', '−'))} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
 
 
-def decimals_of(value: float, digits: int) -> int:
-    """Decimals that show `digits` significant digits of a value other than zero."""
-    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+def trimmed(text: str) -> str:
+    """A decimal number without noughts at its end."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def fixed(value: float, decimals: int) -> str:
@@ -69,7 +67,7 @@ def with_spread(value: float, spread: float | None) -> tuple[str, str]:
         return number(value), ""
     if spread == 0 or abs(spread) < SMALLEST_PLAIN or isinstance(value, int):
         return number(value), number(spread, 2)
-    decimals = decimals_of(float(f"{spread:.1e}"), 2)
+    decimals = max(0, 1 - int(f"{spread:.1e}".split("e")[1]))  # of two significant digits
     return fixed(value, decimals), fixed(spread, decimals)
 
 

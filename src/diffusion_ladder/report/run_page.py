@@ -13,18 +13,16 @@ from typing import Any
 from diffusion_ladder.report.rendering import environment, render
 
 FOLDER = Path("reports/run")
-COLUMNS = (
-    ("seconds", "Seconds"),
-    ("peak_memory_mib", "Peak memory (MiB)"),
-    ("device", "Device"),
-    ("device_name", "Processor or GPU"),
-    ("threads", "Threads"),
-    ("precision", "Precision"),
-    ("python", "Python"),
-    ("torch", "PyTorch"),
-    ("system", "System"),
-    ("finished", "Finished (UTC)"),
-)
+MEASURED = {"seconds": "Seconds", "peak_memory_mib": "Peak memory (MiB)", "finished": "Finished (UTC)"}
+CIRCUMSTANCES = {
+    "device_name": "Processor or GPU",
+    "device": "Device",
+    "threads": "Threads",
+    "precision": "Precision",
+    "python": "Python",
+    "torch": "PyTorch",
+    "system": "System",
+}
 
 Record = dict[str, Any]
 
@@ -68,12 +66,24 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def circumstances_of(records: Sequence[Record]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What all records say alike, by its label; and the keys in which they differ, with their labels."""
+    same, differing = {}, {}
+    for key, label in CIRCUMSTANCES.items():
+        values = [record.get(key) for record in records]
+        if any(value != values[0] for value in values):
+            differing[key] = label
+        elif values[0] is not None:
+            same[label] = values[0]
+    return same, differing
+
+
 def run_page(records: Sequence[Record]) -> str:
     """The page as HTML."""
     jinja = environment(autoescape=True)
-    jinja.filters |= {"duration": duration, "count_mib": lambda size: f"{size:,.0f} MiB"}
+    jinja.filters |= {"duration": duration, "memory": lambda size: f"{size:,.0f} MiB", "moment": moment}
     measured = [record for record in records if isinstance(record.get("peak_memory_mib"), int | float)]
-    machines = sorted({str(record["device_name"]) for record in records if record.get("device_name")})
+    same, differing = circumstances_of(records) if records else ({}, {})
     return render(
         jinja,
         "run.html.j2",
@@ -81,9 +91,14 @@ def run_page(records: Sequence[Record]) -> str:
         bars=bars_of(records),
         total=sum(record["seconds"] for record in records),
         peak=max(measured, key=lambda record: record["peak_memory_mib"], default=None),
-        machines=machines,
-        columns=[(key, label) for key, label in COLUMNS if any(key in record for record in records)],
+        same=same,
+        columns=MEASURED | differing,
     )
+
+
+def moment(text: Any) -> str:
+    """A UTC time stamp with a space for its T: 2031-05-04 03:02:01."""
+    return str(text).replace("T", " ").removesuffix("Z")
 
 
 def write_run_page(folder: Path = FOLDER) -> Path:

@@ -1,29 +1,30 @@
 """The report's prose: sentences about data, networks and samplers, put together from the parameters of a rung.
 
-Texts use a little Markdown (code, links, stress), which the page turns into HTML. They name no number but parameters' and
-artifacts'.
+Texts use a little Markdown (code, links, stress), which the page turns into HTML. They name no number but those of
+parameters and artifacts.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffusion_ladder.params import Dataset, DiffusersUNetNetwork, Model, Parameters, Sampling
+from diffusion_ladder.params import Dataset, DiffusersUNetNetwork, Model, Parameters, Portraits, Sampling
 
 NETWORK_NAMES = {"mlp": "MLP", "unet": "U-Net from scratch", "diffusers_unet": "UNet2DModel of diffusers"}
-SAMPLER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM"}
+SAMPLER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
 
 KINDS = {
     "points": (
-        "Points of the plane are the smallest data on which diffusion shows everything it does: the whole distribution fits"
-        " into one picture, and a single point can be followed from the data to pure noise and back."
+        "Points of the plane are the smallest data on which diffusion shows everything it does: the whole"
+        " distribution fits into one picture, and a single point can be followed from the data to pure noise and"
+        " back."
     ),
     "digits": (
-        "Small grey pictures are the first rung on which a sample is not a place but an image: every pixel is a coordinate, and"
-        " what makes a picture is how neighbours agree."
+        "Small grey pictures are the first rung on which a sample is not a place but an image: every pixel is a"
+        " coordinate, and what makes a picture is how neighbours agree."
     ),
     "portraits": (
-        "Colour pictures that come with a label. The network is told which class to draw, so that the same noise can be asked"
-        " for one class or for another."
+        "Colour pictures that come with a label. The network is told which class to draw, so that the same noise can"
+        " be asked for one class or for another."
     ),
 }
 
@@ -36,6 +37,9 @@ SOURCES = {
     "hub": "real photographs of named people, downloaded and verified by checksum",
     "parquet": "from a parquet file of the user's",
 }
+
+
+SMALL_NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 def network_name(name: str) -> str:
@@ -56,8 +60,10 @@ def steps_in_words(steps: int | str, T: int) -> str:
 
 
 def evaluations(steps: int | str, model: Model, sampling: Sampling) -> int:
-    """NFE: evaluations of the network for one sample; guidance needs two a step."""
+    """NFE: evaluations of the network for one sample; guidance needs two in place of one."""
     visited = model.schedule.T if steps == "all" else int(steps)
+    if model.schedulers.sampling.endswith("heun"):
+        visited = 2 * visited - 1  # two a step, but one in the last
     return visited if sampling.guidance_scale == 1 else 2 * visited
 
 
@@ -83,8 +89,9 @@ def about_network(model: Model) -> str:
     if isinstance(network, DiffusersUNetNetwork):
         return f"{about_unet(network)} {about_folding(network)}{about_conditions(model)} It answers with {target}."
     return (
-        "The network is a residual multilayer perceptron, written from scratch: a noisy point and its timestep go in, and"
-        f" {target} comes out. It knows the timestep as a vector of sines and cosines, slow ones and fast ones."
+        "The network is a residual multilayer perceptron, written from scratch: a noisy point and its timestep go"
+        f" in, and {target} comes out. It knows the timestep as a vector of sines and cosines, slow ones and fast"
+        " ones."
     )
 
 
@@ -101,13 +108,14 @@ def about_unet(network: DiffusersUNetNetwork) -> str:
     if network.name == "diffusers_unet":
         return (
             "The network is the library's own: `UNet2DModel` of diffusers, a U-Net of"
-            f" {len(network.block_out_channels)} levels, between the same training and sampling loops as every other rung"
-            f"{'' if not attention else '; ' + attention.removeprefix(' and ')}."
+            f" {len(network.block_out_channels)} levels, between the same training and sampling loops as every other"
+            f" rung{'' if not attention else '; ' + attention.removeprefix(' and ')}."
         )
     return (
-        f"The network is a U-Net of {len(network.block_out_channels)} levels, written from scratch in PyTorch. On the way down"
-        " each level halves the picture and gathers what belongs together; on the way up the picture grows again, and every"
-        f" level is also shown what its counterpart on the way down had seen{',' if attention else ''}{attention}."
+        f"The network is a U-Net of {len(network.block_out_channels)} levels, written from scratch in PyTorch. On the"
+        " way down each level halves the picture and gathers what belongs together; on the way up the picture grows"
+        " again, and every level is also shown what its counterpart on the way down had"
+        f" seen{',' if attention else ''}{attention}."
     )
 
 
@@ -116,7 +124,10 @@ def about_folding(network: DiffusersUNetNetwork) -> str:
     if network.patch_size == 1:
         return ""
     side = network.patch_size
-    return f"Squares of {side} × {side} pixels are folded into channels before it and unfolded after it, which saves most of the work. "
+    return (
+        f"Squares of {side} × {side} pixels are folded into channels before it and unfolded after it, which saves most"
+        " of the work. "
+    )
 
 
 def about_conditions(model: Model) -> str:
@@ -145,34 +156,37 @@ def about_source(dataset: Dataset) -> str:
     return SOURCES.get(source, f"from {source}")
 
 
-def limitations(parameters: Parameters, cards: Mapping[str, Mapping[str, Any]], metric_names: Sequence[str]) -> list[str]:
+def limitations(
+    parameters: Parameters, cards: Mapping[str, Mapping[str, Any]], metric_names: Sequence[str]
+) -> list[str]:
     """What the numbers and pictures can't tell: true of the artifacts at hand."""
     datasets = [parameters.datasets[model.dataset] for model in parameters.models.values()]
-    kinds = {str(getattr(dataset, "kind", "")) for dataset in datasets}
     notes = [
-        "Data, networks and training are as small as the table above says, so that the whole ladder is climbed on an ordinary"
-        " machine. Published models of each kind are larger, see far more images, and make better samples.",
+        "Data, networks and training are as small as the table above says, so that the whole ladder is climbed on an"
+        " ordinary machine. Published models of each kind are larger, see far more images, and make better samples.",
         "One training run stands behind each rung, with one seed. The ± of a number tells how much it depends on which"
         " samples were compared, not how much another training run would differ.",
-        "A distance between two sets of samples falls as the sets grow, even if nothing gets better. It is comparable with its"
-        " own floor and ceiling, which use sets of the same size, and with nothing else.",
+        "A distance between two sets of samples falls as the sets grow, even if nothing gets better. It is"
+        " comparable with its own floor and ceiling, which use sets of the same size, and with nothing else.",
     ]
     if "frechet_distance" in metric_names:
         notes.append(
-            "The Fréchet distance is taken in the features of a small classifier trained here, on the same training split as"
-            " the rungs, and is biased at small sample sizes. It is not the FID, and must not be compared with one."
+            "The Fréchet distance is taken in the features of a small classifier trained here, on the same training"
+            " split as the rungs, and is biased at small sample sizes. It is not the FID, and must not be compared"
+            " with one."
         )
     if not any("memor" in name or "neighbour" in name or "copied" in name for name in metric_names):
         notes.append(
-            "No number here tells whether a network repeats its training images; with few of them, that is a real possibility."
+            "No number here tells whether a network repeats its training images; with few of them, that is a real"
+            " possibility."
         )
-    if "portraits" in kinds:
+    if any(isinstance(dataset, Portraits) for dataset in datasets):
         notes += portrait_notes(datasets)
     names = ", ".join(f"`{name}`" for name, card in cards.items() if card.get("synthetic"))
     if names:
         notes.append(
-            f"Synthetic data ({names}) are simpler than real ones: what is learnt from them says little about how hard real"
-            " data would be."
+            f"Synthetic data ({names}) are simpler than real ones: what is learnt from them says little about how"
+            " hard real data would be."
         )
     notes.append(
         "Numbers are reproduced to the byte on the same kind of processor, with the same number of threads and the same"
@@ -183,14 +197,17 @@ def limitations(parameters: Parameters, cards: Mapping[str, Mapping[str, Any]], 
 
 def portrait_notes(datasets: Sequence[Dataset]) -> list[str]:
     """What has to be said about faces and about the label that they carry."""
-    drawn = all(getattr(dataset, "source", "") == "dicebear" for dataset in datasets if getattr(dataset, "kind", "") == "portraits")
+    portraits = [dataset for dataset in datasets if isinstance(dataset, Portraits)]
     people = (
-        "The portraits are drawings put together from a few shapes and colours. They are not people, and no person stood model."
-        if drawn
-        else "The portraits are photographs of people, and no licence is stated for them: don't publish pictures of this run."
+        "The portraits are drawings put together from a few shapes and colours. They are not people, and nobody sat"
+        " for them."
+        if all(dataset.source == "dicebear" for dataset in portraits)
+        else "The portraits may be photographs of people: make sure that you may before you publish pictures of them."
     )
+    values = max(len(dataset.preprocess.class_names) for dataset in portraits)
     return [
         people,
-        "Gender is a column of the data: a label with two values, as the data set codes it. Rows coded otherwise are dropped,"
-        " and counted in the data card. Neither the label nor what a network makes of it says anything about people.",
+        f"Gender is a column of the data: a label with {SMALL_NUMBERS.get(values, values)} values, as the data set"
+        " codes it. Rows coded otherwise are dropped, and counted in the data card. Neither the label nor what a"
+        " network makes of it says anything about people.",
     ]

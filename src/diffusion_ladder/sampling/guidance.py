@@ -13,8 +13,8 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 def guided(rung: Rung, labels: Tensor | None, guidance_scale: float, precision: torch.dtype) -> Predict:
     """The prediction that a sampler asks for: (B, ...) noisy samples and (B,) timesteps to (B, ...), in float32.
 
-    With guidance scale w it is null + w (conditional - null), eq. 6 with w = 1 + their w. At w = 1 that is the conditional
-    prediction, which is then computed alone; elsewhere each prediction costs two network evaluations.
+    With guidance scale w it is null + w (conditional - null), eq. 6 with w = 1 + their w. At w = 1 that is the
+    conditional prediction, which is then computed alone; elsewhere each prediction costs two network evaluations.
 
     Args:
         rung: the model, in evaluation mode.

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import unnormalise
 from diffusion_ladder.params import Sampling
+from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_scheduler
-from diffusion_ladder.runtime import generator
 from diffusion_ladder.sampling.guidance import Predict, guided
 
 

@@ -29,7 +29,7 @@ SUPPORTED: dict[str, Sequence[Any]] = {
     "use_flow_sigmas": (False,),
     "final_sigmas_type": ("zero",),
     "lambda_min_clipped": (-math.inf,),
-    "variance_type": (None,),
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),  # no variance is used
     "use_dynamic_shifting": (False,),
 }
 
@@ -116,16 +116,22 @@ class DPMSolverMultistepScheduler(DiscreteScheduler):
             raise NotImplementedError("mu is not implemented: it belongs to use_dynamic_shifting")
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("Must pass exactly one of `num_inference_steps` or `timesteps`.")
-        T, spacing, offset = (self.config[n] for n in ("num_train_timesteps", "timestep_spacing", "steps_offset"))
         if timesteps is not None:
-            visited = checked_timesteps(timesteps, T)
-        elif spacing == "trailing":
-            visited = spaced_timesteps(spacing, T, num_inference_steps or 0)
+            visited = checked_timesteps(timesteps, self.config.num_train_timesteps)
         else:
-            visited = spaced_timesteps(spacing, T, (num_inference_steps or 0) + 1, offset)[:-1]
+            visited = self.spaced(num_inference_steps or 0)
         self.timesteps = visited.to(device)
         self.num_inference_steps = len(visited)
         self.forget()
+
+    def spaced(self, steps: int) -> Tensor:
+        """`steps` falling timesteps, (steps,) int64."""
+        T, spacing = self.config.num_train_timesteps, self.config.timestep_spacing
+        if spacing == "trailing":
+            return spaced_timesteps(spacing, T, steps)
+        if not 1 <= steps < T:
+            raise ValueError(f"num_inference_steps is {steps}: {spacing} spacing takes 1 to {T - 1} of {T} timesteps")
+        return spaced_timesteps(spacing, T, steps + 1, self.config.steps_offset)[:-1]
 
     @property
     def sigmas(self) -> Tensor:

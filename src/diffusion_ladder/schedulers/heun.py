@@ -113,7 +113,7 @@ class HeunDiscreteScheduler(DiscreteScheduler):
         known = self.schedule.sigma.numpy()
         return torch.from_numpy(np.interp(timesteps.double().cpu().numpy(), np.arange(len(known)), known))
 
-    def scale_model_input(self, sample: Tensor, timestep: int | float | Tensor | None = None) -> Tensor:
+    def scale_model_input(self, sample: Tensor, timestep: int | float | Tensor) -> Tensor:  # type: ignore[override]
         """The network's input: x / sqrt(sigma^2 + 1), of unit variance for data of unit variance."""
         self.step_index = self.position_of(timestep)
         return sample / (self.sigmas[self.step_index].item() ** 2 + 1) ** 0.5
@@ -153,13 +153,16 @@ class HeunDiscreteScheduler(DiscreteScheduler):
         self.step_index = position + 1
         return self.output(previous, x0, return_dict)
 
-    def position_of(self, timestep: int | float | Tensor | None) -> int:
-        """Where the run is in the timesteps; of one that occurs twice, the place that starts a step."""
+    def position_of(self, timestep: int | float | Tensor) -> int:
+        """Where the run is in the timesteps; at first, of one that occurs twice, the place that starts a step.
+
+        Raises IndexError for a timestep that isn't visited.
+        """
         if self.step_index is not None:
             return self.step_index
         if self.begin_index is not None:
             return self.begin_index
-        visited = self.timesteps.eq(timestep).nonzero() if timestep is not None else []
+        visited = self.timesteps.eq(float(timestep)).nonzero()
         if len(visited) == 0:
             raise IndexError(f"timestep {timestep} is not among the {len(self.timesteps)} that set_timesteps chose")
         return int(visited[-1])

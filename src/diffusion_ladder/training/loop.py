@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.params import Training
-from diffusion_ladder.rungs import Rung
-from diffusion_ladder.runtime import generator
+from diffusion_ladder.randomness import generator
+from diffusion_ladder.rungs import Rung, channels_last
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
 
 
@@ -126,7 +126,7 @@ def train(
     Yields:
         A `Step` after each optimiser step and update of the average.
     """
-    network = rung.network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = channels_last(rung.network).train()
     parameters = list(network.parameters())
     optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True)
     average = ExponentialMovingAverage(network)

@@ -1,0 +1,56 @@
+"""Hash every output again and compare it with dvc.lock: `python -m diffusion_ladder.verify`.
+
+DVC trusts its own records of what it has hashed before, and calls a file up to date whose bytes have rotted. This reads
+every byte, of the outputs in the working tree.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+
+def md5_of_file(path: Path) -> str:
+    """The MD5 of a file's bytes, which is what dvc.lock records."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def md5_of_output(path: Path) -> str:
+    """The hash that dvc.lock records: of a file, or of the list of a folder's files and their hashes, ending in .dir."""
+    if not path.is_dir():
+        return md5_of_file(path)
+    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    listing = [{"md5": md5_of_file(path / file), "relpath": file} for file in files]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def complaints(lock: Path) -> list[str]:
+    """A line for every output that is missing or whose bytes are not those of the lock."""
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+    outputs = [(stage, output) for stage, entry in stages.items() for output in entry.get("outs", [])]
+    found = []
+    for stage, output in tqdm(outputs, desc="verify", unit=" outputs"):
+        path = lock.parent / output["path"]
+        if not path.exists():
+            found.append(f"{output['path']} is missing; `dvc checkout` or `dvc repro` brings it back ({stage})")
+        elif md5_of_output(path) != output["md5"]:
+            found.append(f"{output['path']} is not what {stage} wrote; `dvc repro --force {stage}` makes it again")
+    return found
+
+
+def main() -> None:
+    """Print the complaints; exit code 1 if there are any."""
+    lock = Path("dvc.lock")
+    if not lock.is_file():
+        sys.exit("dvc.lock is missing: run `dvc repro` first")
+    found = complaints(lock)
+    print("\n".join(found) or "every output is what dvc.lock says")
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

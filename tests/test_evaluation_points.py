@@ -1,0 +1,188 @@
+"""The metrics of 2D samples, held against closed forms, other solvers and scikit-learn's noise-free curves."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from sklearn.datasets import make_circles, make_moons
+
+from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.evaluation.bounds import Sizes, averages, noise_like, random_subset, repeated_distances
+from diffusion_ladder.evaluation.points import curve_distances, evaluate_points, wasserstein_2
+from diffusion_ladder.randomness import generator
+
+DRAW = {"make_circles": partial(make_circles, factor=0.5), "make_moons": make_moons}
+SIZES = Sizes(sample_count=200, repetitions=3)
+
+
+def card(source, noise=0.05, **parameters):
+    return {
+        "source": source,
+        "parameters": {"noise": noise, **parameters, **({"factor": 0.5} if "circ" in source else {})},
+    }
+
+
+def real_points(source, count, seed, noise=0.05):
+    return torch.from_numpy(DRAW[source](count, noise=noise, random_state=seed)[0]).float()
+
+
+def evaluated(source, samples, comparison=None, sizes=SIZES, noise=0.05, seed=0):
+    data = {"train": real_points(source, 600, 1, noise), "test": real_points(source, 400, 2, noise)}
+    mean, std = data["train"].mean(dim=0), data["train"].std(dim=0)
+    normalisation = Normalisation(tuple(mean.tolist()), tuple(std.tolist()), bytes=False)
+    comparison = samples if comparison is None else comparison
+    generator_of = partial(generator, seed, "evaluate", source)
+    return evaluate_points(samples, comparison, data, normalisation, card(source, noise), sizes, generator_of)
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3))
+@settings(max_examples=20, deadline=None)
+def test_wasserstein_of_a_translation_is_its_length(x, y):
+    points = real_points("make_moons", 60, 0)
+    assert wasserstein_2(points, points.double() + torch.tensor([x, y], dtype=torch.float64)) == pytest.approx(
+        math.hypot(x, y), abs=1e-7
+    )
+
+
+def test_wasserstein_on_a_line_pairs_the_sorted_points():
+    first, second = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = (first.sort().values - second.sort().values).square().mean().sqrt()
+    on_a_line = [torch.stack([values, torch.zeros(100)], dim=1) for values in (first, second)]
+    assert wasserstein_2(*on_a_line) == pytest.approx(float(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize("source", DRAW)
+def test_wasserstein_agrees_with_the_hungarian_algorithm(source):
+    first, second = real_points(source, 300, 3).double(), real_points(source, 300, 4).double()
+    cost = cdist(first, second, "sqeuclidean")
+    expected = math.sqrt(cost[linear_sum_assignment(cost)].mean())
+    assert wasserstein_2(first, second) == pytest.approx(expected, abs=1e-12)
+
+
+def test_wasserstein_of_sets_of_different_sizes_counts_each_set_as_one_unit_of_mass():
+    points = real_points("make_circles", 50, 0)
+    assert wasserstein_2(points, points.repeat(3, 1)) == pytest.approx(0, abs=1e-6)
+
+
+def test_wasserstein_grows_with_the_noise_that_is_added():
+    points, noise = real_points("make_circles", 300, 0), torch.randn(300, 2, generator=torch.Generator().manual_seed(1))
+    distances = [wasserstein_2(points, points + scale * noise) for scale in (0.0, 0.02, 0.1, 0.3, 1.0)]
+    assert distances[0] == pytest.approx(0, abs=1e-6)
+    assert distances == sorted(distances)
+
+
+@pytest.mark.parametrize("source", DRAW)
+def test_distances_to_the_curves_are_those_to_their_finely_drawn_points(source):
+    drawn, labels = DRAW[source](20_000, noise=None)
+    probes = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * 5 - torch.tensor([2.0, 2.5])
+    nearest = [cdist(probes, drawn[labels == label]).min(axis=1) for label in (0, 1)]
+    expected = torch.from_numpy(nearest[0]), torch.from_numpy(nearest[1])
+    # the drawn points are at most 6.3e-4 apart, so that a probe on the curve is up to half of this from one of them
+    assert torch.allclose(curve_distances(probes, card(source)), torch.stack(expected, dim=1), rtol=0, atol=3.2e-4)
+
+
+@pytest.mark.parametrize("source", DRAW)
+def test_points_without_noise_lie_on_the_curve_of_their_label(source):
+    drawn, labels = DRAW[source](500, noise=None)
+    distances = curve_distances(torch.from_numpy(drawn), card(source))
+    assert distances[torch.arange(500), torch.from_numpy(labels)].max() < 1e-12
+
+
+def test_a_source_without_a_known_curve_is_refused():
+    with pytest.raises(ValueError, match="make_blobs"):
+        curve_distances(torch.zeros(3, 2), {"source": "make_blobs", "parameters": {}})
+
+
+def test_the_share_outside_the_tube_of_real_circles_is_that_of_three_standard_deviations():
+    # the noise is nearly radial seen from a circle: two-sided tail of a Gaussian, 0.27 %
+    metrics = evaluated("make_circles", real_points("make_circles", 40_000, 5))
+    assert metrics["outside_tube_share"] == pytest.approx(math.erfc(3 / math.sqrt(2)), abs=0.001)
+    assert metrics["tube_radius"] == 0.15
+
+
+@pytest.mark.parametrize("source", DRAW)
+def test_real_points_score_like_the_floor_and_noise_like_the_ceiling(source):
+    train = real_points(source, 600, 1)
+    normal = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    sizes = Sizes(sample_count=350, repetitions=3)
+    real = evaluated(source, real_points(source, 500, 7), sizes=sizes)
+    noise = evaluated(source, train.mean(dim=0) + train.std(dim=0) * normal, sizes=sizes)
+    for name in ("wasserstein_2", "outside_tube_share"):
+        floor, ceiling = real[f"{name}_floor"], real[f"{name}_ceiling"]
+        assert abs(real[name] - floor) < 0.4 * (ceiling - floor)
+        assert abs(noise[name] - ceiling) < 0.4 * (ceiling - floor)
+
+
+@pytest.mark.parametrize("source", DRAW)
+def test_a_dropped_mode_shows(source):
+    points, labels = DRAW[source](1000, noise=0.05, random_state=3)
+    dropped = evaluated(source, torch.from_numpy(points[labels == 0]).float())
+    assert dropped["first_curve_share"] > 0.98
+    assert dropped["first_curve_share_floor"] == pytest.approx(0.5, abs=0.02)
+    assert dropped["wasserstein_2"] > 2 * dropped["wasserstein_2_floor"]
+    assert dropped["outside_tube_share"] < 0.02  # which is why it alone would not do
+
+
+def test_the_keys_are_flat_numbers_with_their_bounds():
+    metrics = evaluated("make_moons", real_points("make_moons", 300, 4))
+    assert 10 <= len(metrics) <= 25
+    for name in ("wasserstein_2", "outside_tube_share", "first_curve_share"):
+        for suffix in ("", "_std", "_floor", "_ceiling"):
+            assert isinstance(metrics[name + suffix], float)
+        assert metrics[f"comparison_{name}_std"] >= 0
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
+    samples = real_points("make_circles", 300, 4)
+    assert evaluated("make_circles", samples) == evaluated("make_circles", samples)
+    assert evaluated("make_circles", samples) != evaluated("make_circles", samples, seed=1)
+
+
+def test_data_without_noise_have_no_tube():
+    assert "outside_tube_share" not in evaluated("make_circles", real_points("make_circles", 300, 4), noise=0.0)
+
+
+def test_a_comparison_with_too_few_samples_has_no_distance_but_its_averages():
+    metrics = evaluated("make_moons", real_points("make_moons", 300, 4), comparison=real_points("make_moons", 20, 5))
+    assert "comparison_wasserstein_2" not in metrics
+    assert metrics["comparison_first_curve_share_std"] > metrics["first_curve_share_std"]
+
+
+def test_a_subset_has_different_members_and_can_not_be_larger_than_the_set():
+    values = torch.arange(50)
+    subset = random_subset(values, 30, torch.Generator().manual_seed(0))
+    assert len(subset.unique()) == 30
+    with pytest.raises(ValueError, match=r"51.*only 50"):
+        random_subset(values, 51, torch.Generator())
+
+
+def test_noise_has_the_mean_and_deviation_of_the_data():
+    normalisation = Normalisation((0.5, -2.0), (0.1, 3.0), bytes=False)
+    noise = noise_like(torch.zeros(1, 2), 20_000, normalisation, torch.Generator().manual_seed(0))
+    assert torch.allclose(noise.mean(dim=0), torch.tensor([0.5, -2.0]), atol=0.1)
+    assert torch.allclose(noise.std(dim=0), torch.tensor([0.1, 3.0]), rtol=0.03)
+
+
+def test_the_error_of_a_share_is_that_of_a_binomial_count():
+    measured = averages("share", {"samples": torch.tensor([True] * 30 + [False] * 70)})
+    assert measured == {"share": 0.3, "share_std": pytest.approx(math.sqrt(0.3 * 0.7 / 100), rel=1e-5)}
+
+
+def test_distances_of_a_repetition_share_their_held_out_subset():
+    seen = []
+
+    def distance(members, reference):
+        seen.append(reference.tolist())
+        return float(members.mean())
+
+    sets = {role: torch.arange(20.0) for role in ("samples", "floor", "ceiling")}
+    measured = repeated_distances("d", distance, sets, torch.arange(10.0), Sizes(4, 2), partial(generator, 0))
+    assert seen[0] == seen[1] == seen[2] != seen[3] == seen[4] == seen[5]
+    means = [float(random_subset(torch.arange(20.0), 4, generator(0, "floor", i)).mean()) for i in (0, 1)]
+    assert measured["d_floor"] == pytest.approx(sum(means) / 2)
+    assert measured["d_floor_std"] == pytest.approx(abs(means[0] - means[1]) / math.sqrt(2), rel=1e-5)

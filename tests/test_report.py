@@ -1,0 +1,676 @@
+import ast
+import base64
+import http.server
+import io
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import xml.etree.ElementTree
+from functools import partial
+from html.parser import HTMLParser
+from itertools import pairwise, product
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from diffusion_ladder.params import load_parameters
+from diffusion_ladder.report.content import Reader, embedded_pictures
+from diffusion_ladder.report.equations import EQUATIONS_BY_KEY, equations_of
+from diffusion_ladder.report.excerpts import EXCERPTS, function_source, source_of
+from diffusion_ladder.report.metrics import facts_of, headline_of, metrics_of
+from diffusion_ladder.report.notation import latex, mathml
+from diffusion_ladder.report.page import build_pages
+from diffusion_ladder.report.rendering import TEMPLATES, number, prose, size, with_spread
+from diffusion_ladder.report.run_page import bars_of, duration, read_records, run_page, write_run_page
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PARAMETERS = load_parameters(REPOSITORY / "params.yaml")
+VOID = {"meta", "link", "br", "img", "input", "hr", "circle", "path"}
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
+SHA = "0123456789abcdef" * 4
+
+
+# Artifacts in the formats of the other stages, with invented numbers
+
+
+def measurement(name, samples, comparison, floor, ceiling, deviation):
+    keys = {name: samples, f"comparison_{name}": comparison, f"{name}_floor": floor, f"{name}_ceiling": ceiling}
+    return {**keys, **{f"{key}_std": deviation * (1 + i) for i, key in enumerate(keys)}}
+
+
+def metrics_for(kind, shift):
+    sizes = {"sample_count": 500, "repetitions": 3}
+    if kind == "points":
+        return {
+            **measurement("wasserstein_2", 0.0713 + shift, 0.0812 + shift, 0.0471, 0.5172, 0.00123),
+            **measurement("outside_tube_share", 0.0317, 0.0427, 0.00261, 0.7127, 0.00377),
+            **measurement("first_curve_share", 0.5037, 0.4971, 0.5002, 0.5513, 0.0113),
+            **sizes,
+            "judge": "noise-free curves",
+            "tube_radius": 0.15000000000000002,
+        }
+    conditional = {
+        **measurement("label_accuracy", 0.9871, 0.9776, 0.9973, 0.4982, 0.00437),
+        "requested_female_judged_male": 0.0087,
+    }
+    return {
+        **measurement("frechet_distance", 17.313 + shift, 19.117, 1.8769, 412.37, 0.4321),
+        **measurement("confidence", 0.9413, 0.9511, 0.9743, 0.6127, 0.00213),
+        **(conditional if kind == "portraits" else {}),
+        **sizes,
+        "extractor": "mnist classifier",
+        "extractor_sha256": SHA,
+        "extractor_accuracy": 0.9767,
+    }
+
+
+def card_for(name, dataset):
+    classes = {"points": ["outer", "inner"], "portraits": ["female", "male"]}.get(dataset.kind, list("0123456789"))
+    filtered = {"rows_in": 4012, "dropped": {"gender 0": 83, "gender 3": 79}} if dataset.kind == "portraits" else {}
+    return {
+        "dataset": name,
+        "kind": dataset.kind,
+        "source": dataset.source,
+        "title": f"The set {name} <of & for> tests",
+        "rows": 4012,
+        "synthetic": dataset.kind != "digits",
+        "origin": "https://example.org/set",
+        "creator": "Nobody | in particular",
+        "licence": "CC0",
+        "licence_url": "https://example.org/licence",
+        "licence_note": "",
+        "files": [{"name": "rows.bin", "sha256": SHA, "size": 240152}],
+        "class_names": classes,
+        "splits": {
+            split: {"rows": 100 * len(classes), "by_class": dict.fromkeys(classes, 100)} for split in ("train", "test")
+        },
+        "duplicates": {"in_train": 0, "in_test": 1, "between_splits": 0},
+        "normalisation": {"mean": [0.5], "std": [0.5]},
+        "pictures": {
+            **{"smallest": [60, 90], "largest": [640, 960], "crop": "top"},
+            **{"cropped": 17, "shrunk": 16, "enlarged": 1},
+        },
+        **filtered,
+    }
+
+
+def picture_bytes(shade, animated=False):
+    frames = [Image.new("RGB", (96, 48), (shade, 10 * i, 90)) for i in range(3 if animated else 1)]
+    buffer = io.BytesIO()
+    options = {"save_all": True, "append_images": frames[1:]} if animated else {}
+    frames[0].save(buffer, "WEBP" if animated else "PNG", **options)
+    return buffer.getvalue()
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, sort_keys=True, indent=2), encoding="utf-8")
+
+
+def write_figures(folder, shade):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "samples.png").write_bytes(picture_bytes(shade))
+    (folder / "reverse.webp").write_bytes(picture_bytes(shade, animated=True))
+    entries = [("samples.png", "Samples"), ("reverse.webp", "Reverse process, moving")]
+    captions = [{"file": file, "title": title, "caption": f"{title} & more."} for file, title in entries]
+    write_json(folder / "captions.json", [{**caption, "alt": f'"{caption["title"]}"'} for caption in captions])
+
+
+def write_artifacts(root, parameters=PARAMETERS):
+    for index, (key, model) in enumerate(parameters.models.items()):
+        dataset = parameters.datasets[model.dataset]
+        write_json(root / f"reports/metrics/{key}.json", metrics_for(dataset.kind, 0.0011 * index))
+        write_json(root / f"reports/data/{model.dataset}.json", card_for(model.dataset, dataset))
+        write_json(root / f"models/{key}/rung.json", {"parameters": 100_003 + index, "images_seen": 614_400 + index})
+        write_figures(root / f"reports/figures/{key}", 40 * index)
+        log = root / f"reports/training/{key}.tsv"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"step\timages\tloss\n10\t640\t0.9\n20\t1280\t0.03{index}17\n")
+    for name in parameters.classifiers:
+        accuracy = {"accuracy": 0.9731, "accuracy_std": 0.00513, "train_accuracy": 0.9997, "test_count": 1002}
+        write_json(root / f"reports/metrics/classifiers/{name}.json", accuracy)
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_artifacts(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def pages(root):
+    return build_pages(root, PARAMETERS)
+
+
+# The page as HTML
+
+
+class Page(HTMLParser):
+    """What a page consists of; complains about tags that don't match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.problems, self.texts, self.data = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        if self.open:
+            self.problems.append(f"never closed: {self.open}")
+
+    def handle_starttag(self, tag, attributes):
+        names = [name for name, _ in attributes]
+        if len(names) != len(set(names)):
+            self.problems.append(f"<{tag}> repeats an attribute at {self.getpos()}")
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> at {self.getpos()} closes something else")
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.texts.append(data)
+        if self.open and self.open[-1] == "data":
+            self.data.append((self.elements[-1][1]["value"], data))
+
+    def all(self, tag, attribute):
+        return [attributes[attribute] for name, attributes in self.elements if name == tag and attribute in attributes]
+
+
+def complaints_about(text):
+    page = Page(text)
+    headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    anchors = [link[1:] for link in page.all("a", "href") if link.startswith("#")]
+    labelled = [attributes["aria-labelledby"] for _, attributes in page.elements if "aria-labelledby" in attributes]
+    resources = [
+        attributes[name]
+        for tag, attributes in page.elements
+        for name in ("src", "srcset", "poster", "data", "href")
+        if attributes.get(name) and (tag != "a" or name != "href")
+    ]
+    return [
+        *page.problems,
+        *([] if headings[0] == 1 and headings.count(1) == 1 else ["not one h1 at the start"]),
+        *[f"h{a} is followed by h{b}" for a, b in pairwise(headings) if b > a + 1],
+        *[f"id {name} is not unique" for name in ids if ids.count(name) > 1],
+        *[f"#{name} leads nowhere" for name in {*anchors, *labelled} if name not in ids],
+        *[f"resource from elsewhere: {url[:60]}" for url in resources if not url.startswith("data:")],
+        *[f"image without words: {a.get('src', '')[:60]}" for t, a in page.elements if t == "img" and not a.get("alt")],
+        *(["style sheet asks for something"] if re.search(r"@import|url\(", text.split("</style>")[0]) else []),
+        *[f"{part} is missing" for part in ("<!DOCTYPE html>", 'lang="en"', "<title>", "viewport") if part not in text],
+    ]
+
+
+def test_page_is_sound_html(pages):
+    assert complaints_about(pages.html) == []
+
+
+def test_the_checker_sees_what_is_wrong(pages):
+    broken = pages.html.replace("</h2>", "</h3>", 1).replace('alt="', 'title="', 1).replace('src="data:', 'src="x', 1)
+    assert len(complaints_about(broken)) >= 3
+
+
+def test_texts_from_artifacts_are_escaped(pages):
+    assert "The set mnist &lt;of &amp; for&gt; tests" in pages.html
+    assert r"Nobody \| in particular" in pages.markdown
+
+
+def test_every_rung_has_its_chapter_in_order(pages):
+    page = Page(pages.html)
+    sections = [name for name in page.all("section", "id") if name in PARAMETERS.models]
+    assert sections == list(PARAMETERS.models)
+    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-3] == list(PARAMETERS.models)
+    words = " ".join(page.texts)
+    for model in PARAMETERS.models.values():
+        assert model.title in words
+        assert f"## {model.title}\n" in pages.markdown
+
+
+def test_pictures_are_embedded_unchanged(pages, root):
+    embedded = [base64.b64decode(url.split(",")[1]) for url in Page(pages.html).all("img", "src")]
+    folders = [root / "reports/figures" / key for key in PARAMETERS.models]
+    files = [folder / name for folder in folders for name in ("samples.png", "reverse.webp")]
+    assert embedded == [file.read_bytes() for file in files]
+    assert pages.linked == []
+
+
+def test_animations_can_be_stopped(pages):
+    moving = [chunk.split("<img")[0] for chunk in pages.html.split("<details open>")[1:]]
+    assert len(moving) == len(PARAMETERS.models)
+    assert "prefers-reduced-motion" in pages.html
+
+
+# Numbers
+
+
+def numbers_in(value):
+    if isinstance(value, dict):
+        return [found for part in value.values() for found in numbers_in(part)]
+    if isinstance(value, list):
+        return [found for part in value for found in numbers_in(part)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+def measured_numbers(root):
+    files = [*(root / "reports/metrics").rglob("*.json")]
+    logs = (root / "reports/training").glob("*.tsv")
+    losses = [float(log.read_text().splitlines()[-1].split("\t")[2]) for log in logs]
+    return losses + [found for file in files for found in numbers_in(json.loads(file.read_text()))]
+
+
+def parsed(text):
+    """A printed number, and half of what its last digit is worth."""
+    mantissa, _, power = text.replace("−", "-").replace(",", "").partition(" × 10")
+    scale = 10.0 ** int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))) if power else 1.0
+    return float(mantissa) * scale, 0.5 * scale * 10.0 ** -len(mantissa.partition(".")[2])
+
+
+def is_printed_form_of(text, value):
+    shown, half_a_digit = parsed(text)
+    return abs(shown - value) <= half_a_digit * (1 + 1e-9)
+
+
+def test_every_measured_number_on_the_page_stands_in_an_artifact(pages, root):
+    known, shown = set(measured_numbers(root)), Page(pages.html).data
+    assert len(shown) > 100
+    for value, text in shown:
+        assert float(value) in known
+        assert is_printed_form_of(text, float(value))
+
+
+def test_every_number_in_the_markdown_tables_stands_in_an_artifact(pages, root):
+    known = measured_numbers(root)
+    cells = re.findall(r"(?<=\| )\**([−\d][^|±]*) ± ([^|*]+?)\**(?= \|)", pages.markdown)
+    assert len(cells) > 50
+    for text in (part.strip() for cell in cells for part in cell):
+        assert any(is_printed_form_of(text, value) for value in known), text
+
+
+def test_both_forms_print_the_same_numbers(pages):
+    on_page = {text for _, text in Page(pages.html).data}
+    assert {text for text in on_page if not re.search(rf"(?<![\d.]){re.escape(text)}(?![\d])", pages.markdown)} == set()
+
+
+def test_other_artifacts_give_other_numbers(root, tmp_path, pages):
+    shutil.copytree(root, tmp_path / "other")
+    for file in (tmp_path / "other/reports/metrics").rglob("*.json"):
+        values = json.loads(file.read_text())
+        write_json(file, {key: value if isinstance(value, str) else value * 1.37 for key, value in values.items()})
+    for log in (tmp_path / "other/reports/training").glob("*.tsv"):
+        log.write_text("step\tloss\n1\t0.8765\n")
+    before = {value for value, _ in Page(pages.html).data}
+    after = {value for value, _ in Page(build_pages(tmp_path / "other", PARAMETERS).html).data}
+    assert not before & after
+
+
+def test_templates_state_no_measurements():
+    for template in TEMPLATES.glob("*.j2"):
+        prose_only = re.sub(r"\{[{%#].*?[}%#]\}|<[^>]*>|\|[-:| ]+\|", " ", template.read_text(), flags=re.DOTALL)
+        assert re.findall(r".*\d.*", prose_only.replace("SHA-256", "")) == [], template.name
+
+
+@pytest.mark.parametrize("module", ["words", "metrics"])
+def test_prose_states_no_measurements(module):
+    tree = ast.parse((TEMPLATES.parent / f"{module}.py").read_text())
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    shown = [text for text in texts if " " in text and not text.startswith(("SHA-256", "2-Wasserstein"))]
+    shown = [text.replace("UNet2DModel", "") for text in shown]
+    docstrings = [ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, DOCUMENTED)]
+    assert [text for text in shown if text not in docstrings and re.search(r"\d", text)] == []
+
+
+@given(st.floats(1e-12, 1e12) | st.floats(-1e12, -1e-12))
+def test_numbers_are_printed_to_four_digits(value):
+    assert parsed(number(value))[0] == pytest.approx(value, rel=5.01e-4)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-9, 1e6))
+def test_deviations_are_printed_to_two_digits_and_values_to_match(value, deviation):
+    text, deviation_text = with_spread(value, deviation)
+    assert parsed(deviation_text)[0] == pytest.approx(deviation, rel=0.051)
+    if deviation >= 1e-4:
+        assert is_printed_form_of(text, value)
+        assert text.partition(".")[2].__len__() == deviation_text.partition(".")[2].__len__()
+
+
+def test_numbers_by_example():
+    assert [number(value) for value in (0.0512, 1200.0, 3, 0.0, -0.00123, 3.1e-6)] == [
+        "0.0512", "1,200", "3", "0", "−0.00123", "3.1 × 10⁻⁶",
+    ]  # fmt: skip
+    assert with_spread(0.06123, 0.0019) == ("0.0612", "0.0019")
+    assert with_spread(412.3, 12.4) == ("412", "12")
+    assert with_spread(0.5, None) == ("0.5", "")
+    assert [size(length) for length in (812, 240152, 10_812_345)] == ["812 bytes", "240.2 kB", "10.8 MB"]
+
+
+def test_position_between_floor_and_ceiling():
+    (metric,) = metrics_of({"wasserstein_2": 0.3, "wasserstein_2_floor": 0.1, "wasserstein_2_ceiling": 0.9})
+    assert metric.position(metric.samples) == 25.0
+    (metric,) = metrics_of({"label_accuracy": 0.95, "label_accuracy_floor": 0.9, "label_accuracy_ceiling": 0.5})
+    assert metric.position(metric.samples) == 0.0  # better than real data
+
+
+def test_flat_keys_are_sorted_into_metrics_and_facts():
+    values = metrics_for("points", 0) | {"new_thing": 0.4, "new_thing_floor": 0.1, "odd": 7, "odd_std": 0.5}
+    metrics = metrics_of(values)
+    assert [metric.key for metric in metrics][-1] == "new_thing"
+    assert sorted(metric.key for metric in metrics) == [
+        "first_curve_share", "new_thing", "outside_tube_share", "wasserstein_2",
+    ]  # fmt: skip
+    assert headline_of(metrics).key == "wasserstein_2"
+    assert [fact.key for fact in facts_of(values)] == ["judge", "tube_radius", "sample_count", "repetitions", "odd"]
+    assert str(facts_of(values)[-1]) == "7 ± 0.5"
+
+
+# What is missing
+
+
+def test_nothing_but_parameters_gives_a_page(tmp_path):
+    pages = build_pages(tmp_path, PARAMETERS)
+    assert complaints_about(pages.html) == []
+    assert "not measured" in pages.html
+    assert "not measured" in pages.markdown
+
+
+def test_missing_keys_and_nan_are_left_out(root, tmp_path):
+    shutil.copytree(root, tmp_path / "holes")
+    for index, file in enumerate(sorted((tmp_path / "holes/reports/metrics").rglob("*.json"))):
+        values = json.loads(file.read_text())
+        holes = {key: math.nan if i % 3 == index % 3 else value for i, (key, value) in enumerate(values.items())}
+        file.write_text(json.dumps({key: value for i, (key, value) in enumerate(holes.items()) if i % 5 != index % 5}))
+    (tmp_path / "holes/reports/training/circles.tsv").write_text("step\tloss\n10\tnan\n")
+    pages = build_pages(tmp_path / "holes", PARAMETERS)
+    assert complaints_about(pages.html) == []
+    assert not re.search(r"\b(nan|inf)\b", " ".join(Page(pages.html).texts) + pages.markdown, re.IGNORECASE)
+    assert "None" not in re.sub(r"```.*?```", "", pages.markdown, flags=re.DOTALL)
+
+
+def test_a_new_rung_needs_no_code(root):
+    spirals = PARAMETERS.models["circles"].model_copy(update={"title": "Part 0: spirals"})
+    models = {"spirals": spirals, **PARAMETERS.models}
+    parts = {
+        part: {"spirals": getattr(PARAMETERS, part)["circles"], **getattr(PARAMETERS, part)}
+        for part in ("sampling", "evaluation", "figures")
+    }
+    pages = build_pages(root, PARAMETERS.model_copy(update={"models": models, **parts}))
+    assert complaints_about(pages.html) == []
+    assert pages.markdown.index("## Part 0: spirals") < pages.markdown.index("## Part 1: circles")
+
+
+# The Markdown twin
+
+
+def test_markdown_links_lead_somewhere(root, tmp_path):
+    shutil.copytree(root, tmp_path / "project")
+    (tmp_path / "project/src").symlink_to(REPOSITORY / "src")
+    reports = tmp_path / "project/reports"
+    pages = build_pages(tmp_path / "project", PARAMETERS)
+    (reports / "index.html").write_text(pages.html)
+    write_run_page(reports / "run")
+    links = re.findall(r"\]\(([^)\s]+)\)", pages.markdown) + Page(pages.html).all("a", "href")
+    relative = [link for link in links if not link.startswith(("#", "https://", "http://"))]
+    assert len(relative) > 20
+    assert [link for link in relative if not (reports / link).exists()] == []
+    anchors = {link[1:] for link in re.findall(r"\]\((#[^)\s]+)\)", pages.markdown)}
+    assert anchors <= set(re.findall(r'<a id="([\w-]+)"></a>', pages.markdown))
+
+
+def test_markdown_tables_have_equal_rows(pages):
+    text = re.sub(r"```.*?```", "", pages.markdown, flags=re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        columns = [len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()]
+        assert len(set(columns)) == 1, table
+
+
+def test_prose_becomes_html():
+    assert prose("a *b* `c<d` [e](#f) g & h") == 'a <em>b</em> <code>c&lt;d</code> <a href="#f">e</a> g &amp; h'
+
+
+# Equations and code
+
+
+def test_formulas_are_sound_in_both_notations():
+    for equation in EQUATIONS_BY_KEY.values():
+        for element in mathml(equation.formulas).split("\n"):
+            xml.etree.ElementTree.fromstring(element)
+        text = latex(equation.formulas)
+        assert text.count("{") == text.count("}")
+        assert len(re.findall(r"\\left\b", text)) == len(re.findall(r"\\right\b", text))
+        assert equation.source.url.startswith("https://")
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
+def test_equations_follow_the_parameters(name):
+    targets, makers = ("epsilon", "v_prediction", "sample"), ("", "diffusers_")
+    for target, own, dropout, guidance in product(targets, makers, (0.0, 0.1), (1.0, 2.0)):
+        schedule = SimpleNamespace(name=name, prediction_type=target)
+        schedulers = SimpleNamespace(sampling=f"{own}ddim", comparison=f"{own}ddim")
+        training = SimpleNamespace(ema_decay=0.9, label_dropout=dropout)
+        model = SimpleNamespace(schedule=schedule, schedulers=schedulers, training=training)
+        sampling = SimpleNamespace(guidance_scale=guidance)
+        keys = [equation.key for equation in equations_of(model, sampling, ["frechet_distance"])]
+        assert keys[:2] == ["forward", name]
+        assert ("label_dropout" in keys, "guidance" in keys) == (dropout > 0, guidance != 1)
+        assert keys[-2:] == ["ddim", "frechet_distance"]
+
+
+def test_an_equation_is_printed_once_and_linked_afterwards(pages):
+    ids = [name for name in Page(pages.html).all("div", "id") if name.startswith("equation-")]
+    assert len(ids) == len(set(ids))
+    titles = re.findall(r"\*\*\((\d+)\) ", pages.markdown)
+    assert titles == [str(n + 1) for n in range(len(ids))]
+
+
+class WithoutDocstrings(ast.NodeTransformer):
+    def visit_FunctionDef(self, node):
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+        return self.generic_visit(node)
+
+
+@pytest.mark.parametrize("excerpt", EXCERPTS, ids=lambda excerpt: excerpt.key)
+def test_excerpts_are_the_code_as_it_is(excerpt):
+    source = source_of(excerpt)
+    module = ast.parse((REPOSITORY / excerpt.path).read_text())
+    for part in excerpt.name.split("."):
+        module = next(node for node in module.body if getattr(node, "name", None) == part)
+    found = ast.parse(source).body[0]
+    assert ast.get_docstring(found) == ast.get_docstring(module).splitlines()[0]
+    assert ast.dump(WithoutDocstrings().visit(found)) == ast.dump(WithoutDocstrings().visit(module))
+
+
+def test_an_excerpt_that_is_gone_is_named():
+    with pytest.raises(LookupError, match=r"x\.py has no A\.f"):
+        function_source("class A:\n    def g(self): ...\n", "A.f", "x.py")
+
+
+def test_highlighted_code_is_the_code(pages):
+    shown = "".join(Page(pages.html).texts)
+    for excerpt in EXCERPTS:
+        assert source_of(excerpt).rstrip() in shown
+        assert source_of(excerpt) in pages.markdown
+
+
+# Sizes, bytes and colours
+
+
+def test_the_page_stays_small_whatever_the_pictures(root, tmp_path):
+    shutil.copytree(root, tmp_path / "large")
+    for index, key in enumerate(PARAMETERS.models):
+        noise = Image.frombytes("RGB", (800, 800), os.urandom(800 * 800 * 3))
+        noise.save(tmp_path / f"large/reports/figures/{key}/samples.png")
+        (tmp_path / f"large/reports/figures/{key}/reverse.webp").write_bytes(picture_bytes(index, animated=True))
+    pages = build_pages(tmp_path / "large", PARAMETERS)
+    assert len(pages.html.encode()) < 6_000_000
+    assert 0 < len(pages.linked) < 2 * len(PARAMETERS.models)
+    assert all(f'src="{path}"' in pages.html for path in pages.linked)
+
+
+def test_stills_are_embedded_before_animations(root):
+    report = Reader(root, PARAMETERS).report()
+    stills = sum(p.embedded_length for chapter in report.chapters for p in chapter.pictures if not p.animated)
+    assert embedded_pictures(report, stills) == {f"figures/{key}/samples.png" for key in PARAMETERS.models}
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from diffusion_ladder.params import load_parameters
+from diffusion_ladder.report.page import build_pages
+pages = build_pages(Path(sys.argv[1]), load_parameters(sys.argv[2]))
+sys.stdout.reconfigure(encoding="utf-8")
+print(pages.html + pages.markdown, end="")
+"""
+
+
+def test_two_processes_in_two_places_give_the_same_bytes(root, tmp_path, pages):
+    shutil.copytree(root, tmp_path / "elsewhere" / "moved")
+    for seed, place in (("1", root), ("2", tmp_path / "elsewhere" / "moved")):
+        command = [sys.executable, "-c", BUILD, str(place), str(REPOSITORY / "params.yaml")]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "PYTHONHASHSEED": seed}
+        built = subprocess.run(command, capture_output=True, check=True, env=environment, cwd=tmp_path)
+        assert built.stdout.decode("utf-8") == pages.html + pages.markdown
+
+
+def colours(scheme):
+    css = (TEMPLATES / "style.css").read_text()
+    light, dark = css.split("prefers-color-scheme: dark")[0], css.split("prefers-color-scheme: dark")[1].split("}")[0]
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))
+    return found | (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", dark)) if scheme == "dark" else {})
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_meets_wcag_aa(scheme):
+    palette = colours(scheme)
+    texts = ("ink", "muted", "accent", "warm", "keyword", "string", "comment", "name", "literal")
+    for text, ground in product(texts, ("paper", "card", "faint")):
+        lighter, darker = sorted((luminance(palette[text]), luminance(palette[ground])), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, f"{text} on {ground}, {scheme}"
+
+
+# The page about the last run
+
+RECORD = {
+    "seconds": 12.5,
+    "finished": "2031-05-04T03:02:01Z",
+    "peak_memory_mib": 640.5,
+    "device": "cpu",
+    "device_name": "A <processor>",
+    "threads": 2,
+}
+
+
+def test_run_page_shows_every_record(tmp_path):
+    for stage, seconds in (("fetch@circles", 12.5), ("train@circles", 37.5)):
+        finished = f"2031-05-04T03:02:{seconds:02.0f}Z"
+        write_json(tmp_path / f"{stage}.json", RECORD | {"stage": stage, "seconds": seconds, "finished": finished})
+    (tmp_path / "broken.json").write_text('{"stage": ')
+    (tmp_path / "list.json").write_text("[]")
+    text = write_run_page(tmp_path).read_text()
+    assert complaints_about(text) == []
+    words = " ".join(Page(text).texts)
+    assert all(part in words for part in ("fetch@circles", "train@circles", "50.0 s", "A <processor>", "03:02:12"))
+    assert [bar["left"] for bar in bars_of(read_records(tmp_path))] == [0.0, 25.0]
+    assert sorted(path.name for path in tmp_path.iterdir())[-1] == "train@circles.json"  # nothing temporary is left
+
+
+def test_run_page_says_that_nothing_was_run(tmp_path):
+    text = write_run_page(tmp_path / "not" / "there").read_text()
+    assert complaints_about(text) == []
+    assert "nothing has been run" in text
+
+
+def test_run_page_with_records_that_say_little():
+    assert complaints_about(run_page([{"stage": "a", "seconds": 0}, {"stage": "b", "seconds": 0, "threads": 2}])) == []
+
+
+def test_durations():
+    assert [duration(seconds) for seconds in (0.04, 59.94, 125, 3600, 7384)] == [
+        "0.0 s", "59.9 s", "2 min 05 s", "1 h 00 min", "2 h 03 min",
+    ]  # fmt: skip
+
+
+def test_run_page_needs_no_heavy_library(tmp_path):
+    check = "import sys, diffusion_ladder.report.run_page as p; p.write_run_page(); print(*sorted(sys.modules))"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    command = [sys.executable, "-c", check]
+    found = subprocess.run(command, capture_output=True, check=True, env=environment, cwd=tmp_path, text=True).stdout
+    assert {"torch", "numpy", "PIL", "pydantic", "pygments"} & set(found.split()) == set()
+    assert (tmp_path / "reports/run/index.html").is_file()
+
+
+# In a real browser
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    " --disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=5000"
+)
+PROBE = """<!DOCTYPE html><title>probe</title>
+<iframe id="f" src="index.html" style="width:{width}px;height:900px;border:0"></iframe>
+<pre id="out">waiting</pre><script>
+document.getElementById("f").onload = () => {{
+  const page = document.getElementById("f").contentDocument, root = page.documentElement;
+  const images = [...page.images];
+  const formula = page.querySelector("msqrt").getBoundingClientRect();
+  document.getElementById("out").textContent = "result " + JSON.stringify({{
+    overflow: root.scrollWidth - root.clientWidth, width: root.clientWidth,
+    broken: images.filter(image => image.complete && !image.naturalWidth).length, images: images.length,
+    formula: formula.height, asked: page.defaultView.performance.getEntriesByType("resource").map(e => e.name)
+      .filter(name => !name.startsWith("data:")),
+  }});
+}};
+</script>"""
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def served(pages, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "index.html").write_text(pages.html, encoding="utf-8")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: get it with `apt-get install -y chromium`")
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_page_fits_and_asks_for_nothing_in_a_browser(served, tmp_path, width):
+    folder, address = served
+    (folder / f"probe{width}.html").write_text(PROBE.format(width=width))
+    options = [f"--user-data-dir={tmp_path}", f"--window-size={width + 60},1000", "--dump-dom"]
+    command = [CHROMIUM, *FLAGS.split(), *options, f"{address}/probe{width}.html"]
+    shown = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60).stdout
+    result = json.loads(re.search(r"result (\{.*?\})</pre>", shown)[1])
+    assert result["width"] == width
+    assert result["overflow"] <= 0
+    assert (result["broken"], result["images"]) == (0, 2 * len(PARAMETERS.models))
+    assert result["formula"] > 0
+    assert result["asked"] == []
