@@ -1,9 +1,13 @@
 """The graph, asked from DVC: what depends on what, and that every stage declares exactly what it uses."""
 
+import csv
 import hashlib
+import io
 import json
 import re
 import shutil
+import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,9 +16,11 @@ import yaml
 from conftest import PROJECT, run
 
 from diffusion_ladder.params import look_up
+from diffusion_ladder.report.excerpts import EXCERPTS
 
 pytestmark = pytest.mark.slow
 
+GIT_AS_SOMEBODY = ["git", "-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
 DATASETS = ("circles", "moons", "mnist", "faces")
 MODELS = ("circles", "moons", "mnist_scratch", "mnist_diffusers", "faces")
 STAGES = {
@@ -108,8 +114,8 @@ def test_nothing_is_left_to_do_after_a_run(smoke):
 def test_a_stage_lists_exactly_the_files_that_it_imports(smoke, stage):
     record = json.loads((smoke / "reports/run" / f"{stage}.json").read_text())
     code = {path for path in declared(smoke)[stage]["deps"] if path.endswith(".py")}
-    quoted = code & set(QUOTED) if stage == "report" else set()
-    assert code - quoted == set(record["imports"])
+    quoted = {excerpt.path for excerpt in EXCERPTS} if stage == "report" else set()  # read as text
+    assert code == set(record["imports"]) | quoted
 
 
 def test_a_stage_lists_exactly_the_parameters_that_it_reads(smoke):
@@ -207,9 +213,45 @@ def test_the_same_work_gives_the_same_bytes_under_another_hash_seed_locale_zone_
     assert (copy / "dvc.lock").read_text() == before
 
 
-QUOTED = [
-    "src/diffusion_ladder/diffusion/schedules.py",
-    "src/diffusion_ladder/sampling/loop.py",
-    "src/diffusion_ladder/schedulers/ddpm.py",
-    "src/diffusion_ladder/training/loop.py",
-]
+def test_verify_finds_a_rotten_output_that_dvc_calls_up_to_date(smoke, tmp_path):
+    assert run([sys.executable, "-m", "diffusion_ladder.verify"], smoke).returncode == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(smoke, copy, symlinks=True)
+    weights = copy / "models/circles/model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    (copy / "reports/metrics/moons.json").unlink()
+    verified = run([sys.executable, "-m", "diffusion_ladder.verify"], copy)
+    assert verified.returncode == 1
+    assert "models/circles is not what train@circles wrote" in verified.stdout
+    assert "reports/metrics/moons.json is missing" in verified.stdout
+    assert len(verified.stdout.splitlines()) == 2
+
+
+def test_experiments_run_alone_and_queued_in_a_fresh_clone(smoke, tmp_path):
+    """The README's commands, in a Git repository with the smoke preset and a build already in DVC's cache."""
+    clone = tmp_path / "clone"
+    shutil.copytree(smoke, clone, symlinks=True)
+    (clone / ".dvc/config.local").unlink()
+    for command in (["git", "init", "-q"], ["git", "add", "-A"], [*GIT_AS_SOMEBODY, "commit", "-qm", "smoke"]):
+        assert run(command, clone).returncode == 0
+    key = "models.circles.schedule.T"
+    alone = run(["dvc", "exp", "run", "--name", "alone", "-S", f"{key}=250"], clone)
+    assert alone.returncode == 0, alone.stderr[-2000:]
+    assert set(re.findall(r"Running stage '(.+?)'", alone.stdout)) >= {"train@circles", "evaluate@circles"}
+    assert not re.search(r"Running stage 'train@(?!circles)", alone.stdout)
+    assert run(["git", "checkout", "-q", "."], clone).returncode == 0
+    queued = run(["dvc", "exp", "run", "--queue", "-S", f"{key}=100,500"], clone)
+    assert queued.returncode == 0, queued.stderr[-2000:]
+    run(["dvc", "queue", "start"], clone)
+    for _ in range(100):
+        status = run(["dvc", "queue", "status"], clone).stdout
+        if status.count("Success") + status.count("Failed") == 2:
+            break
+        time.sleep(3)
+    assert status.count("Success") == 2, status
+    shown = run(["dvc", "exp", "show", "--csv"], clone).stdout
+    rows = list(csv.DictReader(io.StringIO(shown)))
+    distances = {row[key]: row["reports/metrics/circles.json:wasserstein_2"] for row in rows if row["Experiment"]}
+    assert set(distances) == {"250", "100", "500"}
+    assert len(set(distances.values())) == 3

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation, normalise, unnormalise
+from diffusion_ladder.errors import UserError
 
 moderate = st.floats(-1e3, 1e3)
 deviation = st.floats(1e-2, 1e3)
@@ -62,7 +63,7 @@ def test_each_channel_and_coordinate_has_its_own_coefficients():
 def test_nan_is_refused(normalisation):
     x = torch.zeros(1, 2, 2, 2)
     x[0, 0, 0, 0] = math.nan
-    with pytest.raises(ValueError, match="1 of 8 values are NaN"):
+    with pytest.raises(UserError, match="1 of 8 values are NaN"):
         unnormalise(x, normalisation)
 
 

@@ -104,6 +104,7 @@ class Stage:
         threadpoolctl.threadpool_limits(settings.threads)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # which would cost time, and nothing reads it
 
     def describe(self) -> str:
         """Device, threads and precision in one line."""

@@ -20,7 +20,7 @@ def md5_of_file(path: Path) -> str:
 
 
 def md5_of_output(path: Path) -> str:
-    """The hash that dvc.lock records: of a file, or of the list of a folder's files and their hashes, ending in .dir."""
+    """The hash in dvc.lock: of a file, or of the list of a folder's files with their hashes, ending in .dir."""
     if not path.is_dir():
         return md5_of_file(path)
     files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())

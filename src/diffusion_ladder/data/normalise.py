@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_ladder.errors import UserError
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -68,10 +70,11 @@ def unnormalise(x: Tensor, normalisation: Normalisation) -> Tensor:
         x: float (..., C, H, W) images, whose values may leave [-1, 1], or float (..., D) points.
 
     Raises:
-        ValueError: x has a NaN, which no pixel value could stand for.
+        UserError: x has a NaN, which no pixel value could stand for.
     """
     if x.isnan().any():
-        raise ValueError(f"{int(x.isnan().sum())} of {x.numel()} values are NaN: the samples have diverged")
+        nan = int(x.isnan().sum())
+        raise UserError(f"{nan} of {x.numel()} values are NaN: the samples diverged; lower training.learning_rate")
     mean, std = normalisation.coefficients(x.device)
     values = x.float() * std + mean
     if normalisation.bytes:

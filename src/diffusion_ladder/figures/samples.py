@@ -123,13 +123,14 @@ def image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhi
         style.encode_png(style.rasterise(grid(samples, titles, len(titles) if classes else None))),
     )
     held_out = held_out_by_class(artifacts, samples.shape[1])
-    yield Exhibit(
-        "held_out.png",
-        "Held-out data, to compare",
-        f"The first {held_out.shape[0] * held_out.shape[1]} real images that no training has seen.",
-        f"Grid of {held_out.shape[0] * held_out.shape[1]} real images{rows}.",
-        style.encode_png(style.rasterise(grid(held_out, titles, len(titles) if classes else None))),
-    )
+    if held_out.shape[1]:  # a tiny data set may have no held-out image of some class
+        yield Exhibit(
+            "held_out.png",
+            "Held-out data, to compare",
+            f"The first {held_out.shape[0] * held_out.shape[1]} real images that no training has seen.",
+            f"Grid of {held_out.shape[0] * held_out.shape[1]} real images{rows}.",
+            style.encode_png(style.rasterise(grid(held_out, titles, len(titles) if classes else None))),
+        )
     yield comparison_exhibit(artifacts, settings)
 
 

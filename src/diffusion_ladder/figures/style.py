@@ -37,6 +37,8 @@ TRACKED_EDGE = "#063d1d"
 TRAIL = "#66d199"  # where the tracked point has been
 BLUE, SKY, ORANGE, VERMILLION = "#0072b2", "#56b4e9", "#e69f00", "#d55e00"
 
+SAMPLERS = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
+
 TEXT_SIZE = 15
 SMALL_TEXT_SIZE = 13
 SHEET_WIDTH = 1200  # largest width of all of a mosaic's tiles
@@ -114,10 +116,10 @@ class Exhibit:
 
 def sampler_title(facts: dict[str, Any]) -> str:
     """How samples were drawn, for a title: from the metadata of their file."""
-    name = facts["sampler"]
-    maker = "diffusers " if name.startswith("diffusers_") else ""
+    name = facts["sampler"].removeprefix("diffusers_")
+    maker = "diffusers " if name != facts["sampler"] else ""
     guidance = "" if facts["guidance_scale"] == 1 else f", guidance {facts['guidance_scale']:g}"
-    return f"{maker}{name.removeprefix('diffusers_').replace('_', '-').upper()}, {facts['nfe']} evaluations{guidance}"
+    return f"{maker}{SAMPLERS.get(name, name.upper())}, {facts['nfe']} evaluations{guidance}"
 
 
 # The drawing surface

@@ -133,7 +133,7 @@ def draw_signal(axes: Axes, t: Tensor, schedule: NoiseSchedule) -> None:
     last = "left at the end:\n" rf"$\sqrt{{\bar\alpha_{{{schedule.T}}}}}$ = {schedule.terminal_signal:.3g}"
     axes.text(0.03, 0.05, last, transform=axes.transAxes, linespacing=1.4)
     axes.set(title="signal left", ylim=(0, 1.02))
-    axes.legend(loc="upper right", borderaxespad=0)
+    axes.legend(loc="upper right", borderaxespad=0, frameon=True, facecolor="white", edgecolor="none", framealpha=0.85)
 
 
 def draw_ratio(axes: Axes, t: Tensor, schedule: NoiseSchedule) -> None:

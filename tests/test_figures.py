@@ -1,0 +1,418 @@
+"""The figures: what they show is recomputed from the artifacts; the files are the same in every process."""
+
+import hashlib
+import io
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import matplotlib
+import numpy
+import pytest
+import torch
+import yaml
+from conftest import PROJECT, run
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from diffusion_ladder.artifacts import read_tensors, write_json, write_tensors, write_text
+from diffusion_ladder.diffusion.schedules import make_schedule
+from diffusion_ladder.figures import process, samples, style, training
+from diffusion_ladder.randomness import generator
+
+MODELS = ("circles", "mnist_scratch", "faces")
+SCHEDULE = {"name": "linear", "T": 1000, "beta_start": 1e-4, "beta_end": 0.01, "prediction_type": "epsilon"}
+GREEN = tuple(round(255 * part) for part in to_rgb(style.TRACKED))
+
+# Draws several rungs in one process, and says whether pyplot, with its global state, was imported.
+RENDER = """
+import runpy, sys
+script, *keys = sys.argv[1:]
+for key in keys:
+    sys.argv = [script, key]
+    runpy.run_path(script, run_name="__main__")
+print("pyplot" if "matplotlib.pyplot" in sys.modules else "no pyplot")
+"""
+
+
+def random_images(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def write_rung(folder: Path, model: str, dataset: str, tensors: dict, drawn: tuple, classes: int) -> None:
+    """The artifacts of a rung as the stages write them; `drawn` are its samples and those of the comparison."""
+    kind = "points" if tensors["train"].ndim == 2 else "digits" if tensors["train"].shape[1] == 1 else "portraits"
+    mean, std = (tensors["train"].mean(0), tensors["train"].std(0)) if kind == "points" else ([0.5], [0.5])
+    card = {
+        "dataset": dataset,
+        "kind": kind,
+        "normalisation": {"mean": list(map(float, mean)), "std": list(map(float, std))},
+    }
+    card["class_names"] = ["female", "male"] if classes else ["0", "1"]
+    write_tensors(folder / f"data/processed/{dataset}.safetensors", tensors, card)
+    facts = {"model": model, "schedule": SCHEDULE, "num_classes": classes, "parameters": 1234, "images_seen": 5678}
+    write_json(folder / f"models/{model}/rung.json", card | facts)
+    rows = [f"{step}\t{1 / step}\t{0.001 * step}\t{2 / step}" for step in range(1, 31)]
+    write_text(folder / f"reports/training/{model}.tsv", "\n".join(["step\tloss\tlearning_rate\tgradient_norm", *rows]))
+    paths = {}
+    for use, name, part in (("sampling", "ddpm", drawn[0]), ("comparison", "diffusers_ddim", drawn[1])):
+        suffix = "" if use == "sampling" else ".comparison"
+        how = {"model": model, "sampler": name, "nfe": 50, "guidance_scale": 1.0}
+        labels = torch.arange(len(part)) * classes // len(part) if classes else torch.full((len(part),), -1)
+        write_tensors(folder / f"data/samples/{model}{suffix}.safetensors", {"samples": part, "labels": labels}, how)
+        kept = part.unflatten(0, (max(1, classes), -1))[:, : 8 // max(1, classes)].flatten(0, 1)
+        paths |= {f"{use}.{what}": kept.expand(4, *kept.shape).clone() for what in ("states", "predicted")}
+        paths |= {f"{use}.timesteps": torch.tensor([999, 666, 333, 0]), f"{use}.final": kept.clone()}
+    write_tensors(folder / f"data/samples/{model}.trajectories.safetensors", paths, {})
+
+
+def write_artifacts(folder: Path) -> None:
+    """Small artifacts of three rungs, and parameters for small figures; the forward process as by default."""
+    points = torch.randn(400, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([2.0, 0.5]) + 3
+    labels = {"train_labels": torch.arange(200) % 2, "test_labels": torch.arange(100) % 2}
+    split = {"train": points[:200], "test": points[200:300], **labels}
+    write_rung(folder, "circles", "circles", split, (points[300:], points[300:]), 0)
+    for model, dataset, channels, classes in (("mnist_scratch", "mnist", 1, 0), ("faces", "faces", 3, 2)):
+        images = random_images(400, channels, 8, 8, seed=channels)
+        split = {"train": images[:200], "test": images[200:300], **labels}
+        write_rung(folder, model, dataset, split, (images[300:340], images[340:360]), classes)
+    parameters = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    for model in MODELS:
+        parameters["figures"][model] |= {"panels": 3, "samples": 24}
+    write_text(folder / "params.yaml", yaml.safe_dump(parameters))
+    write_text(folder / "dvc.yaml", (PROJECT / "dvc.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> list[Path]:
+    """Two folders with the same artifacts, drawn by the stage in processes as different as can be."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "another")]
+    write_text(folders[1] / "matplotlibrc", "font.size: 30\nfont.family: serif\nlines.linewidth: 9\nsavefig.dpi: 50\n")
+    surroundings = (
+        {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "UTC"},
+        {
+            "PYTHONHASHSEED": "2",
+            "LC_ALL": "C.UTF-8",
+            "TZ": "Asia/Tokyo",
+            "MATPLOTLIBRC": str(folders[1] / "matplotlibrc"),
+        },
+    )
+    command = [sys.executable, "-c", RENDER, str(PROJECT / "stages/render.py"), *MODELS]
+    for folder in folders:
+        write_artifacts(folder)
+    with ThreadPoolExecutor() as pool:
+        source = str(PROJECT / "src")
+        runs = [
+            pool.submit(run, command, folder, PYTHONPATH=source, **environment)
+            for folder, environment in zip(folders, surroundings, strict=True)
+        ]
+    for done in (each.result() for each in runs):
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "no pyplot"
+    return folders
+
+
+def figures_of(folder: Path, model: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "reports/figures" / model).iterdir())}
+
+
+def captions_of(folder: Path, model: str) -> list[dict[str, str]]:
+    return json.loads((folder / "reports/figures" / model / "captions.json").read_text())
+
+
+def pixels_of(folder: Path, model: str, file: str) -> numpy.ndarray:
+    return numpy.asarray(Image.open(folder / "reports/figures" / model / file).convert("RGB"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_files_are_the_same_in_every_process(rendered, model):
+    one, another = (
+        {name: hashlib.sha256(data).hexdigest() for name, data in figures_of(folder, model).items()}
+        for folder in rendered
+    )
+    assert one == another
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_captions_list_exactly_the_files(rendered, model):
+    entries = captions_of(rendered[0], model)
+    assert sorted(entry["file"] for entry in entries) == sorted(
+        figures_of(rendered[0], model).keys() - {"captions.json"}
+    )
+    assert all(set(entry) == {"file", "title", "caption", "alt"} and all(entry.values()) for entry in entries)
+
+
+@pytest.mark.slow
+def test_captions_tell_numbers_of_the_artifacts(rendered):
+    alpha_bar = numpy.cumprod(1 - numpy.linspace(1e-4, 0.01, 1000))
+    captions = {entry["file"]: entry["caption"] for entry in captions_of(rendered[0], "circles")}
+    assert f"{alpha_bar[-1] ** 0.5:.3g}" in captions["schedule.png"]
+    assert f"t = {1 + int((alpha_bar < 0.5).argmax())} of 1000" in captions["schedule.png"]
+    assert "1,234 parameters" in captions["training.png"]
+    assert "5,678 noisy examples" in captions["training.png"]
+    assert "(DDPM, 50 evaluations)" in captions["reverse.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_files_are_plain(rendered, model):
+    for name, data in figures_of(rendered[0], model).items():
+        if name.endswith(".png"):
+            assert set(Image.open(io.BytesIO(data)).info) <= {"transparency"}, name
+        elif name.endswith(".webp"):
+            animation = Image.open(io.BytesIO(data))
+            assert animation.is_animated
+            assert animation.info["loop"] == 0
+            assert len(data) < 350 * 1024
+
+
+@pytest.mark.slow
+def test_forward_process_is_drawn_from_the_equation(rendered):
+    """The stage's forward.png shows the tracked point where sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) epsilon is."""
+    points = read_tensors(rendered[0] / "data/processed/circles.safetensors")["train"]
+    x_0 = ((points - points.mean(0)) / points.std(0))[0]
+    epsilon = torch.randn((8, 2), generator=generator(0, "render", "circles", "forward"))[0]
+    alpha_bar = numpy.cumprod(1 - numpy.linspace(1e-4, 0.01, 1000))
+    pixels = pixels_of(rendered[0], "circles", "forward.png")
+    with style.house_style():
+        figure = process.contact_sheet(torch.zeros(50, 1, 2), range(20, 1001, 20), torch.zeros(1, 2), "", True)
+    for axes, t in zip(figure.axes[:50], range(20, 1001, 20), strict=True):
+        x_t = alpha_bar[t - 1] ** 0.5 * x_0 + (1 - alpha_bar[t - 1]) ** 0.5 * epsilon
+        expected_x, expected_y = axes.transData.transform(x_t.numpy())
+        left, bottom, right, top = (round(edge) for edge in axes.bbox.extents)
+        panel = pixels[len(pixels) - top : len(pixels) - bottom, left:right]
+        rows, columns = (panel == GREEN).all(-1).nonzero()
+        assert len(rows) >= 10, "the tracked point is missing"
+        assert left + columns.mean() + 0.5 == pytest.approx(expected_x, abs=1)
+        assert top - rows.mean() - 0.5 == pytest.approx(expected_y, abs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "classes"), [("mnist_scratch", 1), ("faces", 2)])
+def test_grid_shows_the_samples_pixel_by_pixel(rendered, model, classes):
+    """24 of 40 samples: an equal share of each class, sample j of one class above sample j of the next."""
+    drawn = read_tensors(rendered[0] / f"data/samples/{model}.safetensors")["samples"]
+    rows = drawn.unflatten(0, (classes, -1))[:, : 24 // classes]  # (classes, n, channels, h, w)
+    pixels = pixels_of(rendered[0], model, "samples.png")
+    titles = ["female", "male"] if classes == 2 else []
+    layout = style.layout_of(rows, 12 if classes == 2 else 6, titles, [], None)
+    scale = layout.tile_width // 8
+    assert pixels.shape[:2] == layout.size[::-1]
+    for row in range(classes):
+        for column in range(24 // classes):
+            x, y = layout.corner(row, column)
+            tile = pixels[y : y + 8 * scale, x : x + 8 * scale]
+            expected = rows[row, column].permute(1, 2, 0).expand(8, 8, 3).numpy()
+            assert (tile == expected.repeat(scale, 0).repeat(scale, 1)).all()
+
+
+def test_forward_sheet_has_fifty_panels_by_default():
+    assert process.forward_timesteps(1000, 20) == list(range(20, 1001, 20))
+    assert len(process.forward_timesteps(1000, 50)) == 20
+
+
+@given(T=st.integers(2, 3000), every=st.integers(1, 200))
+def test_forward_timesteps_reach_the_end_in_equal_steps(T, every):
+    timesteps = process.forward_timesteps(T, every)
+    gaps = numpy.diff([0, *timesteps])
+    assert timesteps[-1] == T
+    assert (gaps[:-1] == every).all()
+    assert 0 < gaps[-1] <= every
+
+
+@given(count=st.integers(1, 1000), limit=st.integers(1, 60))
+def test_spread_keeps_the_first_and_at_most_so_many(count, limit):
+    chosen = process.spread(count, limit)
+    assert len(chosen) == min(count, limit)
+    assert chosen[0] == 0
+    assert limit == 1 or chosen[-1] == count - 1
+    gaps = numpy.diff(chosen)
+    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(("T", "panels"), [(250, 13), (10, 1)])
+def test_contact_sheet_of_another_length(T, panels):
+    schedule = make_schedule("linear", T, 1e-4, 0.01)
+    x_0, epsilon = torch.randn(2, 30, 2, generator=torch.Generator().manual_seed(0))
+    timesteps = process.forward_timesteps(T, 20)
+    states = process.forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)
+    alpha_bar = numpy.cumprod(1 - numpy.linspace(1e-4, 0.01, T))[numpy.array(timesteps) - 1, None, None]
+    expected = alpha_bar**0.5 * x_0.numpy() + (1 - alpha_bar) ** 0.5 * epsilon.numpy()
+    numpy.testing.assert_allclose(states.numpy(), expected, rtol=1e-5, atol=1e-6)
+    with style.house_style():
+        figure = process.contact_sheet(states, timesteps, x_0, "data", clean_first=True)
+        style.rasterise(figure)
+    assert len(figure.axes) == panels + 2
+    assert figure.axes[panels - 1].get_title(loc="left") == f"t = {T}"
+
+
+def test_tracked_point_leaves_a_trail_in_animations():
+    path = torch.stack([torch.linspace(-2, 2, 6), torch.zeros(6)], dim=1)[:, None]  # (6, 1, 2)
+    with style.house_style():
+        frames = list(process.points_frames({"points": path}, range(6)))
+    trail = tuple(round(255 * part) for part in to_rgb(style.TRAIL))
+    lengths = [(numpy.asarray(frame.convert("RGB")) == trail).all(-1).sum() for frame in frames]
+    assert lengths[0] == 0
+    assert (numpy.diff(lengths) > 0).all()
+    columns = [(numpy.asarray(frame.convert("RGB")) == GREEN).all(-1).nonzero()[1].mean() for frame in frames]
+    assert numpy.diff(columns) == pytest.approx(0.8 / (2 * process.LIMIT) * process.ANIMATED_PANEL, abs=1)
+
+
+def test_animations_rest_on_their_ends():
+    assert process.durations(5, 10) == [700, 100, 100, 100, 2000]
+    assert [len(process.durations(frames, 8)) for frames in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_reverse_strip_has_predictions_below_states():
+    states, predicted = random_images(2, 5, 3, 1, 8, 8, seed=0)  # (F, K, ...) each
+    with style.house_style():
+        figure = process.reverse_strip(states, predicted, [1000, 750, 500, 250, 0], ["", "", ""])
+        pixels = numpy.asarray(style.rasterise(figure))
+    titles = ["noisy", "predicted"] * 3
+    layout = style.layout_of(torch.zeros(6, 5, 1, 8, 8), 16, titles, ["t"] * 5, 2)
+    for sample in range(3):
+        for frame in range(5):
+            for row, images in ((2 * sample, states), (2 * sample + 1, predicted)):
+                x, y = layout.corner(row, frame)
+                assert (pixels[y : y + 128 : 16, x : x + 128 : 16, 0] == images[frame, sample, 0].numpy()).all()
+
+
+def test_first_examples_are_of_different_classes():
+    labels = torch.tensor([3, 3, 1, 3, 2, 1])
+    assert process.first_of_each_class(labels, 3) == [2, 4, 0]
+    assert process.first_of_each_class(labels, 5) == [2, 4, 0, 5, 1]
+    assert process.first_of_each_class(labels, 100) == [2, 4, 0, 5, 1, 3]
+
+
+@given(count=st.integers(1, 60), columns=st.integers(1, 20), groups=st.integers(1, 4))
+def test_folding_keeps_tiles_of_equal_index_above_each_other(count, columns, groups):
+    tiles = torch.arange(groups * count, dtype=torch.int64).view(groups, count)
+    folded = samples.fold(tiles, columns)
+    for group in range(groups):
+        row = folded[group::groups].flatten()
+        assert row[:count].tolist() == tiles[group].tolist()
+        assert (row[count:] == 255).all()
+
+
+@given(count=st.integers(1, 300), largest=st.integers(1, 40))
+def test_grids_fill_their_last_row(count, largest):
+    columns = samples.balanced_columns(count, largest)
+    rows = -(-count // columns)
+    assert columns <= largest
+    assert rows == -(-count // largest)
+    assert rows * columns - count < rows
+
+
+@pytest.mark.parametrize("colours", [1, 2, 17, 256])
+def test_palette_changes_no_pixel_of_a_picture_in_its_colours(colours):
+    random = numpy.random.default_rng(colours)
+    palette = random.choice(2**24, colours, replace=False)
+    palette = [(int(value) >> 16, int(value) >> 8 & 255, int(value) & 255) for value in palette]
+    pixels = numpy.array(palette, dtype=numpy.uint8)[random.integers(colours, size=(20, 30))]
+    image = Image.fromarray(pixels)
+    for converted in (style.with_palette(image, palette), Image.open(io.BytesIO(style.encode_png(image)))):
+        assert converted.mode == "P"
+        assert (numpy.asarray(converted.convert("RGB")) == pixels).all()
+
+
+def test_palette_takes_the_nearest_colour():
+    random = numpy.random.default_rng(0)
+    pixels = random.integers(256, size=(9, 11, 3), dtype=numpy.uint8)
+    palette = [tuple(map(int, colour)) for colour in random.integers(256, size=(40, 3))]
+    shown = numpy.asarray(style.with_palette(Image.fromarray(pixels), palette).convert("RGB")).astype(int)
+    distances = ((pixels[:, :, None].astype(int) - numpy.array(palette)) ** 2).sum(-1)  # (9, 11, 40)
+    assert (((shown - pixels) ** 2).sum(-1) == distances.min(-1)).all()
+
+
+def test_clean_images_keep_their_colours_beside_noise():
+    """Of six flat colours, none may change much, though noise has all colours there are."""
+    flat = random_images(6, 3, 1, 1, seed=0).expand(6, 3, 8, 8)
+    palette = numpy.array(style.picture_palette(flat, colours=48, greys=16))
+    assert len(palette) <= 48 + 27
+    distances = ((palette[:, None] - flat[:, :, 0, 0].numpy().astype(int)) ** 2).sum(-1) ** 0.5
+    assert distances.min(0).max() <= 8
+    assert len(style.picture_palette(flat[:, :1], colours=48, greys=16)) == 16
+
+
+def test_house_style_leaves_no_trace():
+    before = dict(matplotlib.rcParams)
+    with style.house_style():
+        assert matplotlib.rcParams["font.size"] == style.TEXT_SIZE
+    assert dict(matplotlib.rcParams) == before
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(
+    ("dark", "light", "ratio"),
+    [
+        (style.INK, "white", 4.5),
+        (style.GREY_INK, "white", 4.5),
+        (style.BLUE, "white", 4.5),
+        (style.TRACKED_EDGE, style.CROWD, 3),
+        (style.TRACKED_EDGE, style.TRACKED, 3),
+        (style.CROWD, "white", 3),
+    ],
+)
+def test_contrast_does_not_depend_on_hue(dark, light, ratio):
+    """Text and marks that carry meaning differ in lightness, as WCAG 2 asks for (1.4.3 and 1.4.11)."""
+    assert (luminance(light) + 0.05) / (luminance(dark) + 0.05) >= ratio
+
+
+def test_smoothing():
+    assert training.smooth([2.0] * 7) == [2.0] * 7
+    values = list(numpy.random.default_rng(0).normal(size=100))
+    smoothed = training.smooth(values)
+    assert smoothed[0] == values[0]
+    assert smoothed[50] == pytest.approx(numpy.mean(values[45:56]))
+    assert smoothed[-1] == pytest.approx(numpy.mean(values[94:]))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_loss_of_answering_zero_by_simulation(prediction_type):
+    schedule = make_schedule("linear", 1000, 1e-4, 0.01)
+    random = torch.Generator().manual_seed(0)
+    x_0 = 0.5 + 0.7 * torch.randn(400_000, generator=random, dtype=torch.float64)
+    epsilon = torch.randn(400_000, generator=random, dtype=torch.float64)
+    alpha_bar = schedule.alpha_bar[torch.randint(1000, (400_000,), generator=random)]
+    velocity = alpha_bar.sqrt() * epsilon - (1 - alpha_bar).sqrt() * x_0
+    target = {"epsilon": epsilon, "sample": x_0, "v_prediction": velocity}[prediction_type]
+    loss = training.zero_predictor_loss(schedule, prediction_type, x_0.square().mean().item())
+    assert loss == pytest.approx(target.square().mean().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
+@pytest.mark.parametrize("T", [2, 10, 1000])
+def test_schedule_figure_states_what_is_left_of_the_signal(name, T):
+    schedule = make_schedule(name, T, 1e-4, 0.01)
+    with style.house_style():
+        figure = training.schedule_figure(schedule)
+        style.rasterise(figure)
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert any(f"= {float(schedule.alpha_bar[-1]) ** 0.5:.3g}" in text for text in texts)
+    crossing = process.schedule_crossing(schedule)
+    below = numpy.nonzero(schedule.alpha_bar.numpy() < 0.5)[0]
+    assert crossing == (below[0] + 1 if len(below) else None)
+
+
+def test_schedule_figure_of_zero_terminal_signal():
+    schedule = make_schedule("linear", 100, 1e-4, 0.01, rescale_betas_zero_snr=True)
+    with style.house_style():
+        figure = training.schedule_figure(schedule)
+        style.rasterise(figure)
+    assert len(figure.axes[2].lines[0].get_xdata()) == 99
+
+
+def test_samplers_have_names():
+    facts = {"sampler": "diffusers_ddim", "nfe": 100, "guidance_scale": 2.5}
+    assert style.sampler_title(facts) == "diffusers DDIM, 100 evaluations, guidance 2.5"
+    assert style.sampler_title({"sampler": "heun", "nfe": 9, "guidance_scale": 1.0}) == "Heun, 9 evaluations"
