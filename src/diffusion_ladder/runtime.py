@@ -104,7 +104,8 @@ class Stage:
         threadpoolctl.threadpool_limits(settings.threads)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # which would cost time, and nothing reads it
+        # Filling uninitialised memory would cost time, and nothing reads it.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     def describe(self) -> str:
         """Device, threads and precision in one line."""
