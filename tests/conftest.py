@@ -15,20 +15,44 @@ def _in_the_project(monkeypatch):
     monkeypatch.chdir(PROJECT)
 
 
-def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of this environment in a folder, as a user would who activated it."""
+def as_activated(**changes: str) -> dict[str, str]:
+    """The environment variables of a user who activated this environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    variables |= {"PATH": path, "DVC_NO_ANALYTICS": "1"} | environment
+    return variables | {"PATH": path, "DVC_NO_ANALYTICS": "1"} | changes
+
+
+def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of this environment in a folder."""
+    variables = as_activated(**environment)
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory) -> Path:
+def builds(tmp_path_factory) -> dict[str, Path]:
+    """Two copies of the project with the smoke preset, built by `dvc repro` side by side.
+
+    `elsewhere` is built with another hash seed, locale, time zone, umask and folder.
+    """
+    surroundings = {
+        "smoke": ("umask 022", {"PYTHONHASHSEED": "0"}),
+        "elsewhere": ("umask 027", {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Kathmandu"}),
+    }
+    folders, processes = {}, []
+    for name, (umask, environment) in surroundings.items():
+        folders[name] = folder = tmp_path_factory.mktemp(name) / f"a {name} project"
+        copied = run([sys.executable, "-m", "diffusion_ladder.presets", "smoke", "--copy", str(folder)], PROJECT)
+        assert copied.returncode == 0, copied.stderr
+        with open(folder / "build.log", "w") as log:
+            command = ["sh", "-c", f"{umask} && exec dvc repro"]
+            variables = as_activated(**environment)
+            processes.append(subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=subprocess.STDOUT))
+    for process, folder in zip(processes, folders.values(), strict=True):
+        assert process.wait() == 0, (folder / "build.log").read_text()[-3000:]
+    return folders
+
+
+@pytest.fixture(scope="session")
+def smoke(builds) -> Path:
     """A copy of the project with the smoke preset, in which `dvc repro` has run."""
-    folder = tmp_path_factory.mktemp("smoke") / "project"
-    copied = run([sys.executable, "-m", "diffusion_ladder.presets", "smoke", "--copy", str(folder)], PROJECT)
-    assert copied.returncode == 0, copied.stderr
-    built = run(["dvc", "repro"], folder)
-    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
-    return folder
+    return builds["smoke"]

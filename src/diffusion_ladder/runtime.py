@@ -181,4 +181,5 @@ def project_files() -> list[str]:
     origins = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     files = [Path(origin).resolve() for origin in origins if origin]
     inside = [file for file in files if file.is_relative_to(root) and not file.is_relative_to(root / ".venv")]
+    inside = [file for file in inside if file.is_file()]  # some modules of torch name files that aren't there
     return sorted({file.relative_to(root).as_posix() for file in inside})

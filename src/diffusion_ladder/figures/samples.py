@@ -33,7 +33,7 @@ def scatter_row(panels: dict[str, Tensor], tracked: Sequence[bool]) -> Figure:
         frame_plane(axes, ticks=True)
         axes.set_title(title, pad=5)
         axes.set_xlabel("1st coordinate (standard deviations)")
-        mark = show_points(axes, points, 2)[1]
+        mark = show_points(axes, points, 2.4)[1]
         mark.set_visible(tracked[index])
         if index:
             axes.set_yticklabels([])
