@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 REPORT := $(CURDIR)/reports/index.html
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro venv test test-quick lint smoke verify bench serve clean
+.PHONY: help repro venv test test-quick lint smoke verify serve clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	dvc repro
@@ -16,7 +16,7 @@ repro: venv  ## build everything: data, models, samples, metrics, figures, repor
 
 venv: .venv/installed  ## the virtual environment .venv, from the lock requirements.txt
 
-.venv/installed: requirements.txt pyproject.toml
+.venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (make PYTHON=...), not " + sys.version.split()[0])'
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --requirement requirements.txt
@@ -42,9 +42,6 @@ smoke: venv  ## the whole graph on next to nothing, in a scratch copy
 
 verify: venv  ## hash every output again and compare with dvc.lock
 	python -m diffusion_ladder.verify
-
-bench: venv  ## the benchmarks, each beside its peer in the same run
-	python -m benchmarks
 
 serve: venv  ## show the report on http://localhost:8000
 	python -m http.server --bind localhost --directory reports 8000

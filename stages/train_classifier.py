@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_metadata, read_tensors, write_json
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.classifier import (
     Classifier,
     judge,
@@ -31,8 +32,10 @@ def trained_classifier(stage: Stage, tensors: dict[str, Tensor], metadata: dict[
     print(f"{stage.label}: {parameter_count(classifier):,} parameters, {len(images):,} training images")
     normalisation = Normalisation.from_metadata(metadata)
     losses = train(classifier.to(stage.device), images, labels, normalisation, settings, order, augmentation)
-    for _ in tqdm(losses, total=settings.steps, desc=stage.label, unit=" steps"):
-        pass
+    for loss in tqdm(losses, total=settings.steps, desc=stage.label, unit=" steps"):
+        last = loss
+    if not bool(last.isfinite()):
+        raise UserError(f"the loss is {float(last)}: lower classifiers.{stage.key}.learning_rate")
     return classifier
 
 

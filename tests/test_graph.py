@@ -17,6 +17,7 @@ from conftest import PROJECT, run
 
 from diffusion_ladder.params import look_up
 from diffusion_ladder.report.excerpts import EXCERPTS
+from diffusion_ladder.report.metrics import CONFUSION, DESCRIPTIONS, FACTS
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +94,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in outputs}
 
 
-def test_the_stages_are_those_of_the_design(smoke):
+def test_the_graph_has_these_stages_and_no_others(smoke):
     listed = run(["dvc", "stage", "list", "--name-only"], smoke).stdout.split()
     assert set(listed) == STAGES
 
@@ -155,7 +156,7 @@ def test_another_schedule_retrains_that_rung_alone(smoke):
 
 def test_a_change_to_the_unet_does_not_retrain_the_circles(smoke):
     with changed(smoke / "src/diffusion_ladder/networks/unet.py", "\n", "\n# A comment.\n"):
-        assert stale(smoke) == {"train@mnist_scratch", "sample@mnist_scratch"}
+        assert stale(smoke) == {"train@mnist_scratch", "sample@mnist_scratch", "report"}  # which quotes its code
 
 
 def test_an_accepted_parameter_reruns_only_what_reads_it(smoke, tmp_path):
@@ -246,3 +247,10 @@ def test_experiments_run_alone_and_queued_in_a_fresh_clone(smoke, tmp_path):
     distances = {row[key]: row["reports/metrics/circles.json:wasserstein_2"] for row in rows if row["Experiment"]}
     assert set(distances) == {"250", "100", "500"}
     assert len(set(distances.values())) == 3
+
+
+def test_the_report_knows_every_metric_that_is_measured(smoke):
+    for path in (smoke / "reports/metrics").rglob("*.json"):
+        for key in json.loads(path.read_text()):
+            name = re.sub(r"(_floor|_ceiling)?(_std)?$", "", key.removeprefix("comparison_"))
+            assert {key, name} & {*DESCRIPTIONS, *FACTS} or CONFUSION.fullmatch(key), f"{path.name}: {key}"

@@ -115,7 +115,7 @@ def test_presets_are_valid_and_print_as_options(name):
         assert yaml.safe_load(value.replace(",", ", ")) == merged[key]
 
 
-def test_the_full_preset_has_the_missions_sizes():
+def test_the_full_preset_takes_the_whole_data_sets_at_full_resolution():
     values = merged_parameters("full")
     faces = values["models"]["faces"]
     assert values["datasets"]["mnist"]["source"] == "torchvision"

@@ -51,7 +51,7 @@ def load_preset(name: str) -> dict[str, Any]:
     path = Path("presets") / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in Path("presets").glob("*.yaml")))
-        raise ParameterError(f"there is no preset {name}; choose one of {known}")
+        raise ParameterError(f"there is no preset {name}; there are: {known or 'none here, so go to the project'}")
     return load_yaml(path)
 
 
@@ -69,6 +69,20 @@ def overrides(name: str) -> list[str]:
     return [f"-S {key}={json.dumps(value, separators=(',', ':')).replace(chr(34), '')}" for key, value in flat.items()]
 
 
+def project_files() -> list[str]:
+    """The files that Git tracks or would track.
+
+    Raises:
+        ParameterError: this is no Git repository, or there is no Git.
+    """
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(listing, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        raise ParameterError("git can't list the project's files here: run this in a clone of the project") from None
+    return [file for file in listed.split("\0") if file and Path(file).is_file()]
+
+
 def copy_project(name: str, folder: Path) -> None:
     """Copy the project's own files (not what git ignores) to an empty folder, with the preset in its params.yaml.
 
@@ -78,9 +92,8 @@ def copy_project(name: str, folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise ParameterError(f"{folder} is not empty: name a new folder")
     values = merged_parameters(name)
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for file in subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split("\0"):
-        if file and Path(file).is_file() and not file.startswith("reports/"):
+    for file in project_files():
+        if not file.startswith("reports/"):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, folder / file)
     (folder / "dvc.lock").unlink(missing_ok=True)

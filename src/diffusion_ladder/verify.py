@@ -38,7 +38,9 @@ def complaints(lock: Path) -> list[str]:
         if not path.exists():
             found.append(f"{output['path']} is missing; `dvc checkout` or `dvc repro` brings it back ({stage})")
         elif md5_of_output(path) != output["md5"]:
-            found.append(f"{output['path']} is not what {stage} wrote; `dvc repro --force {stage}` makes it again")
+            found.append(
+                f"{output['path']} is not what {stage} wrote; `dvc repro --force --single-item {stage}` makes it again"
+            )
     return found
 
 

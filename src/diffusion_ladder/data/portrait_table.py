@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
+from diffusion_ladder.data.decoding import FORMATS, UndecodableImageError, decode_image
 from diffusion_ladder.data.files import replacing
 from diffusion_ladder.errors import UserError
 
@@ -108,7 +108,7 @@ def filter_portraits(source: Path, labels: Mapping[int, int], target: Path) -> F
                 classes = [labels[gender] for _, gender in rows]
                 kept.update(classes)
                 writer.write_batch(pyarrow.record_batch([[image for image, _ in rows], classes], schema=schema))
-        refuse_empty(source, labels, kept, genders, table.schema_arrow.names)
+        refuse_empty(source, labels, kept, genders, dropped[UNDECODABLE], table.schema_arrow.names)
     return FilterCounts(rows_in=genders.total(), dropped=dict(dropped), kept=dict(kept))
 
 
@@ -159,7 +159,12 @@ def describe_gender(gender: float | None) -> str:
 
 
 def refuse_empty(
-    source: Path, labels: Mapping[int, int], kept: Mapping[int, int], genders: Mapping[Any, int], columns: list[str]
+    source: Path,
+    labels: Mapping[int, int],
+    kept: Mapping[int, int],
+    genders: Mapping[Any, int],
+    undecodable: int,
+    columns: list[str],
 ) -> None:
     """Raise UserError if a class has no rows: there would be nothing to learn it from."""
     empty = [index for index, count in sorted(kept.items()) if count == 0]
@@ -170,5 +175,6 @@ def refuse_empty(
     found = ", ".join(f"{gender} ({count} rows)" for gender, count in counts) or "no rows"
     raise UserError(
         f"{source}: no usable row with gender {wanted} (datasets.faces.labels);"
-        f" the column gender holds {found}; columns: {', '.join(columns)}"
+        f" the column gender holds {found}; {undecodable} of their images can't be decoded as {' or '.join(FORMATS)};"
+        f" columns: {', '.join(columns)}"
     )

@@ -6,8 +6,8 @@ units, which is where every sampler starts. Both are measured like the samples, 
 Two kinds of metric need two kinds of care:
 
 - a distance between sets is biased by their sizes: it falls as they grow. So all sets have the same size, mean and
-  standard deviation are those over independent draws of the subsets, and the floor is the training split's distance
-  from the held-out one;
+  standard deviation are those over draws of the subsets (of a set that has no more members than that, all are taken
+  every time), and the floor is the training split's distance from the held-out one;
 - an average over single samples has no such bias. So it uses every sample there is, its deviation is its standard
   error, and the floor is the held-out data's average.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+from tqdm import tqdm
 
 from diffusion_ladder.data.normalise import Normalisation, unnormalise
 
@@ -32,7 +33,7 @@ class Sizes:
 
     Attributes:
         sample_count: members of each set.
-        repetitions: independent draws of all sets, two or more.
+        repetitions: draws of all sets, two or more.
     """
 
     sample_count: int
@@ -79,7 +80,7 @@ def repeated_distances(
     """
     roles = [role for role in sets if role != COMPARISON or len(sets[role]) >= sizes.sample_count]
     values: dict[str, list[float]] = {role: [] for role in roles}
-    for repetition in range(sizes.repetitions):
+    for repetition in tqdm(range(sizes.repetitions), desc=name, unit=" draws"):
         reference = random_subset(held_out, sizes.sample_count, generator_of("held_out", repetition))
         for role in roles:
             members = random_subset(sets[role], sizes.sample_count, generator_of(role, repetition))

