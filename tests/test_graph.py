@@ -180,6 +180,7 @@ def test_an_accepted_parameter_reruns_only_what_reads_it(smoke, tmp_path):
         ("models.circles.training.stepz", 5, "models.circles.training.stepz: unknown key"),
         ("models.circles.schedulers.sampling", "dpm", "models.circles.schedulers.sampling"),
         ("sampling.faces.steps", 5000, "5000 is more than T = 1000"),
+        ("models.moons.judge", "data/raw/circles", "data/raw/circles can't judge moons"),
         ("seed", "zero", "seed"),
     ],
 )

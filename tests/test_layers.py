@@ -12,7 +12,7 @@ FLOORS = {
     2: "schedulers runtime report",
     3: "rungs",
     4: "training sampling",
-    5: "presets verify stages",
+    5: "consistency presets verify stages",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 FILES = [

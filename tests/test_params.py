@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from diffusion_ladder.consistency import check_consistency
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.params import load_parameters, load_yaml, look_up
 from diffusion_ladder.presets import flatten, merged_parameters, overrides
@@ -64,6 +65,26 @@ def test_an_impossible_value_is_refused_in_one_line_that_names_it(key, value, co
     assert complaint in message
     assert "\n" not in message
     assert len(message) < 300
+
+
+INCONSISTENT = [
+    ("models.circles.judge", "data/raw/moons", "data/raw/moons can't judge circles, but data/raw/circles can"),
+    ("models.faces.judge", "models/classifiers/mnist", "can't judge faces, but models/classifiers/faces can"),
+    ("models.mnist_scratch.network.patch_size", 4, "divide the size by 8, which does not divide the 28 pixels"),
+    ("datasets.faces.preprocess.image_size", 50, "divide the size by 8, which does not divide the 50 pixels of faces"),
+    ("sampling.circles.count", 500, "evaluation.circles.sample_count: 1000 is more than sampling.circles.count = 500"),
+    ("classifiers.mnist.dataset", "moons", "classifiers.mnist.dataset: moons are points"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "complaint"), INCONSISTENT)
+def test_parts_that_do_not_fit_each_other_are_refused_in_one_line(key, value, complaint, tmp_path):
+    check_consistency(load_parameters())
+    write_changed(tmp_path / "params.yaml", key, value)
+    with pytest.raises(ParameterError) as refusal:
+        check_consistency(load_parameters(tmp_path / "params.yaml"))
+    assert complaint in str(refusal.value)
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_missing_key_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from diffusion_ladder.consistency import check_consistency
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.params import load_yaml, validate
 
@@ -58,7 +59,7 @@ def load_preset(name: str) -> dict[str, Any]:
 def merged_parameters(name: str) -> dict[str, Any]:
     """params.yaml with the preset in it, valid as a whole."""
     values = merge(load_yaml("params.yaml"), load_preset(name))
-    validate(values, f"presets/{name}.yaml")
+    check_consistency(validate(values, f"presets/{name}.yaml"))
     return values
 
 
