@@ -12,11 +12,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-
-def md5_of_file(path: Path) -> str:
-    """The MD5 of a file's bytes, which is what dvc.lock records."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+from diffusion_ladder.data.files import md5_of_file
 
 
 def md5_of_output(path: Path) -> str:
