@@ -69,7 +69,11 @@ def main(stage: Stage) -> None:
     options = {"normalisation": Normalisation.from_metadata(metadata), "sizes": sizes, "generator_of": generator_of}
     metrics = judge(stage, samples, comparison, data, **options)
     counts = {"sample_count": sizes.sample_count, "comparison_count": len(comparison["samples"])}
-    write_json(f"reports/metrics/{stage.key}.json", metrics | counts | {"repetitions": sizes.repetitions})
+    nfe = {
+        "nfe": read_metadata(f"data/samples/{stage.key}.safetensors")["nfe"],
+        "comparison_nfe": read_metadata(f"data/samples/{stage.key}.comparison.safetensors")["nfe"],
+    }
+    write_json(f"reports/metrics/{stage.key}.json", metrics | counts | nfe | {"repetitions": sizes.repetitions})
 
 
 if __name__ == "__main__":

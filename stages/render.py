@@ -36,7 +36,9 @@ def main(stage: Stage) -> None:
     artifacts = read_artifacts(stage.key, stage.parameter(f"models.{stage.key}.dataset"))
     settings = stage.parameter(f"figures.{stage.key}")
     facts = artifacts.rung["schedule"]
-    schedule = make_schedule(facts["name"], facts["T"], facts["beta_start"], facts["beta_end"])
+    schedule = make_schedule(
+        facts["name"], facts["T"], facts["beta_start"], facts["beta_end"], facts["rescale_betas_zero_snr"]
+    )
     noise = generator(stage.parameter("seed"), "render", stage.key, "forward")
     folder, captions = f"reports/figures/{stage.key}", []
     with house_style(), tqdm(desc=stage.label, unit=" figures") as progress:

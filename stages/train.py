@@ -8,9 +8,10 @@ from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_metadata, read_tensors, write_text
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.diffusion.schedules import terminal_snr_notice
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import Training
-from diffusion_ladder.rungs import Rung, build_network, build_scheduler, parameter_count, save_rung
+from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule, parameter_count, save_rung
 from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.training.loop import train
 
@@ -68,6 +69,9 @@ def main(stage: Stage) -> None:
     rung = new_rung(stage, tuple(tensors["train"].shape[1:]), metadata)
     scheduler = build_scheduler(stage.parameter(f"{model}.schedulers.training"), rung.schedule)
     print(f"{stage.label}: {parameter_count(rung.network):,} parameters, {len(tensors['train']):,} training examples")
+    notice = terminal_snr_notice(noise_schedule(rung.schedule).terminal_snr, rung.schedule.terminal_snr_limit)
+    if notice is not None:
+        print(f"{stage.label}: {notice}")
     data, labels = (tensors[name].to(stage.device) for name in ("train", "train_labels"))
     steps = train(rung, scheduler, data, labels, settings, stage.parameter("seed"), stage.precision)
     total = settings.steps * settings.batch_size

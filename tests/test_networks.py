@@ -22,7 +22,13 @@ THREE_LEVELS = {
 
 
 def unet_settings(**changes):
-    shared = {"attention_head_size": 16, "norm_groups": 8, "scale_shift": True, "middle_attention": True}
+    shared = {
+        "attention_head_size": 16,
+        "norm_groups": 8,
+        "scale_shift": True,
+        "middle_attention": True,
+        "time_embedding_size": 64,
+    }
     return TWO_LEVELS | shared | changes
 
 
@@ -39,10 +45,7 @@ def test_the_weights_of_a_unet2dmodel_load_and_give_the_same_output(
     library = diffusers_unet.build(
         DiffusersUNetNetwork(name="diffusers_unet", **settings), (1, 28, 28), num_class_embeds
     ).eval()
-    time_embedding_size = 4 * settings["block_out_channels"][0]  # what UNet2DModel hard-codes
-    ours = unet.build(
-        UNetNetwork(name="unet", time_embedding_size=time_embedding_size, **settings), (1, 28, 28), num_class_embeds
-    ).eval()
+    ours = unet.build(UNetNetwork(name="unet", **settings), (1, 28, 28), num_class_embeds).eval()
     ours.load_state_dict(library.unet.state_dict())
     random = torch.Generator().manual_seed(0)
     x = torch.randn(4, 1, 28, 28, generator=random)
@@ -82,7 +85,7 @@ def test_folding_refuses_a_size_that_does_not_divide():
 
 
 def test_labels_are_needed_exactly_by_a_conditional_unet():
-    settings = UNetNetwork(name="unet", time_embedding_size=64, **unet_settings())
+    settings = UNetNetwork(name="unet", **unet_settings())
     x, timesteps, labels = torch.zeros(2, 1, 28, 28), torch.tensor([0, 1]), torch.tensor([0, 1])
     with pytest.raises(ValueError, match="class labels"):
         unet.build(settings, (1, 28, 28), None)(x, timesteps, labels)
@@ -107,7 +110,7 @@ def test_saving_and_loading_give_the_same_network(name, tmp_path):
         settings = MLPNetwork(name="mlp", hidden_size=16, hidden_layers=1, time_embedding_size=8)
     else:
         module, shape = unet, (1, 28, 28)
-        settings = UNetNetwork(name="unet", time_embedding_size=64, **unet_settings())
+        settings = UNetNetwork(name="unet", **unet_settings())
     network = module.build(settings, shape, None)
     module.save(network, tmp_path)
     loaded = module.load(settings, shape, tmp_path)

@@ -9,7 +9,7 @@ import yaml
 
 from diffusion_ladder.consistency import check_consistency
 from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.params import load_parameters, load_yaml, look_up
+from diffusion_ladder.params import load_parameters, load_yaml, look_up, validate
 from diffusion_ladder.presets import flatten, merged_parameters, overrides
 
 IMPOSSIBLE = [
@@ -41,6 +41,14 @@ IMPOSSIBLE = [
     ("datasets.faces.preprocess.test_fraction", 1.0, "datasets.faces.preprocess.test_fraction"),
     ("datasets.faces.sources.dicebear.gender_weights", {0: 1, 1: 0, 2: 0, 3: 1}, "gender_weights"),
     ("runtime.device", "tpu", "runtime.device"),
+    ("models.circles.schedulers.training", "heun", "models.circles.schedulers.training"),
+    ("models.circles.training.loss_weight.name", "min_snr_gamma", "models.circles.training.loss_weight.name"),
+    ("models.circles.training.loss_weight.gamma", 0.0, "models.circles.training.loss_weight.gamma"),
+    ("sampling.mnist_scratch.variance_type", "learned", "sampling.mnist_scratch.variance_type"),
+    ("sampling.mnist_scratch.thresholding", True, "clip_sample and thresholding are both true"),
+    ("sampling.mnist_scratch.sample_max_value", 0.5, "sampling.mnist_scratch.sample_max_value"),
+    ("sampling.faces.guidance_interval", [0.7, 0.2], "[0.7, 0.2] ends before it begins"),
+    ("sampling.faces.guidance_interval", [0.2], "sampling.faces.guidance_interval"),
     ("seed", -1, "seed"),
 ]
 
@@ -74,6 +82,10 @@ INCONSISTENT = [
     ("datasets.faces.preprocess.image_size", 50, "divide the size by 8, which does not divide the 50 pixels of faces"),
     ("sampling.circles.count", 500, "evaluation.circles.sample_count: 1000 is more than sampling.circles.count = 500"),
     ("classifiers.mnist.dataset", "moons", "classifiers.mnist.dataset: moons are points"),
+    ("models.circles.schedule.rescale_betas_zero_snr", True, "epsilon-prediction is undefined at zero terminal SNR"),
+    ("sampling.circles.clip_sample", True, "sampling.circles.clip_sample: true would cut off circles"),
+    ("sampling.moons.thresholding", True, "sampling.moons.thresholding: true would cut off moons"),
+    ("models.circles.schedulers.sampling", "dpm_solver", "sampling.circles.steps: with leading spacing dpm_solver"),
 ]
 
 
@@ -85,6 +97,30 @@ def test_parts_that_do_not_fit_each_other_are_refused_in_one_line(key, value, co
         check_consistency(load_parameters(tmp_path / "params.yaml"))
     assert complaint in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_samplers_are_held_against_the_schedule_and_the_clipping(tmp_path):
+    values = load_yaml("params.yaml")
+    model, sampling = values["models"]["mnist_scratch"], values["sampling"]["mnist_scratch"]
+    model["schedulers"]["comparison"] = "diffusers_heun"
+    check_consistency(validate(values, "params.yaml"))
+    sampling |= {"clip_sample": False, "thresholding": True}
+    with pytest.raises(ParameterError, match="thresholding: diffusers_heun knows clip_sample"):
+        check_consistency(validate(values, "params.yaml"))
+    sampling |= {"clip_sample": True, "thresholding": False}
+    model["schedule"] |= {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    with pytest.raises(ParameterError, match="comparison: heun starts at sigma"):
+        check_consistency(validate(values, "params.yaml"))
+    model["schedulers"]["comparison"] = "dpm_solver"
+    check_consistency(validate(values, "params.yaml"))
+
+
+@pytest.mark.parametrize("model", ["mnist_scratch", "mnist_diffusers"])
+def test_our_unet_and_the_librarys_are_exchanged_by_name_alone(model):
+    values = load_yaml("params.yaml")
+    network = values["models"][model]["network"]
+    network["name"] = {"unet": "diffusers_unet", "diffusers_unet": "unet"}[network["name"]]
+    check_consistency(validate(values, "params.yaml"))
 
 
 def test_a_missing_key_is_refused(tmp_path):

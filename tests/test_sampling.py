@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,13 +13,26 @@ from diffusion_ladder.rungs import Rung
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import draw_samples, frame_indices
 
-SCHEDULE = Schedule(name="linear", T=1000, beta_start=1e-4, beta_end=0.02, prediction_type="epsilon")
+SCHEDULE = Schedule(
+    name="linear",
+    T=1000,
+    beta_start=1e-4,
+    beta_end=0.02,
+    rescale_betas_zero_snr=False,
+    prediction_type="epsilon",
+    terminal_snr_limit=1e-4,
+)
 SAMPLING = Sampling(
     steps=50,
     spacing="trailing",
     eta=0.0,
+    variance_type="fixed_small",
     clip_sample=False,
+    thresholding=False,
+    dynamic_thresholding_ratio=0.995,
+    sample_max_value=1.5,
     guidance_scale=1.0,
+    guidance_interval=[0.0, 1.0],
     count=8,
     batch_size=8,
     comparison_steps=50,
@@ -26,7 +40,8 @@ SAMPLING = Sampling(
     trajectory_count=4,
     trajectory_frames=5,
 )
-SAMPLERS = ["ddpm", "ddim", "diffusers_ddpm", "diffusers_ddim"]
+SAMPLERS = ["ddpm", "ddim", "dpm_solver", "heun"]
+SAMPLERS += [f"diffusers_{name}" for name in SAMPLERS]
 
 
 class GaussianDenoiser(nn.Module):
@@ -37,12 +52,17 @@ class GaussianDenoiser(nn.Module):
         self.weight = nn.Parameter(torch.tensor([mean, deviation]))
         self.alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 
+    def alpha_bar_at(self, timestep):
+        """Between integer timesteps, sigma is linear, as Heun has it."""
+        sigma = (1 / self.alpha_bar - 1).sqrt().numpy()
+        return 1 / (1 + torch.from_numpy(np.interp(timestep.double().numpy(), np.arange(1000), sigma)) ** 2)
+
     def forward(self, sample, timestep, class_labels=None):
         mean, deviation = self.weight.double()
         labels = torch.zeros(len(sample)) if class_labels is None else class_labels
         shape = (-1,) + (1,) * (sample.ndim - 1)
         mean = mean * (1 + labels.double().reshape(shape))
-        alpha_bar = self.alpha_bar[timestep].reshape(shape)
+        alpha_bar = self.alpha_bar_at(timestep).reshape(shape)
         variance = alpha_bar * deviation**2 + 1 - alpha_bar
         return ((1 - alpha_bar).sqrt() * (sample - alpha_bar.sqrt() * mean) / variance).float()
 
@@ -100,12 +120,18 @@ def test_both_samplers_start_from_the_same_noise():
     assert not torch.equal(ddpm.samples, ddim.samples)
 
 
-@pytest.mark.parametrize(("ours", "library"), [("ddpm", "diffusers_ddpm"), ("ddim", "diffusers_ddim")])
+@pytest.mark.parametrize("sampler", SAMPLERS[:4])
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-def test_our_samplers_draw_what_the_librarys_draw(ours, library, spacing):
-    settings = SAMPLING.model_copy(update={"spacing": spacing, "eta": 0.5})
-    one, other = (draw_samples(rung(), name, settings, 30, 8, seed=0).samples for name in (ours, library))
-    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("options", [{"eta": 0.5}, {"clip_sample": True}, {"thresholding": True}], ids="-".join)
+def test_our_samplers_draw_what_the_librarys_draw(sampler, spacing, options):
+    if sampler == "heun" and "thresholding" in options:
+        pytest.skip("Heun has no thresholding")
+    settings = SAMPLING.model_copy(update={"spacing": spacing, **options})
+    images = rung(sample_shape=(1, 2, 3))
+    one, other = (draw_samples(images, f"{of}{sampler}", settings, 30, 8, seed=0) for of in ("", "diffusers_"))
+    for name in ("samples", "states", "predicted"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=2e-4, atol=2e-4)
+    assert torch.equal(one.timesteps, other.timesteps)
 
 
 def test_the_last_timestep_is_visited_and_the_trajectory_ends_in_the_samples():
@@ -132,18 +158,57 @@ def test_frames_are_even_and_include_both_ends():
 
 def test_guidance_of_scale_one_is_the_conditional_model_bit_for_bit():
     conditional = rung(num_classes=2, null_label=2)
-    x, timesteps, labels = torch.randn(4, 2), torch.full((4,), 300), torch.tensor([0, 1, 0, 1])
-    prediction = guided(conditional, labels, 1.0, torch.float32)(x, timesteps)
-    assert torch.equal(prediction, conditional.network(x, timesteps, labels))
+    x, labels = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+    prediction = guided(conditional, labels, SAMPLING, torch.float32)(x, torch.tensor(300))
+    assert torch.equal(prediction, conditional.network(x, torch.full((4,), 300), labels))
+
+
+def guidance(scale, interval=(0.0, 1.0)):
+    return SAMPLING.model_copy(update={"guidance_scale": scale, "guidance_interval": list(interval)})
 
 
 def test_guidance_extrapolates_from_the_null_prediction():
     conditional = rung(num_classes=2, null_label=2)
-    x, timesteps, labels = torch.randn(4, 2), torch.full((4,), 300), torch.tensor([0, 1, 0, 1])
-    given, null = (conditional.network(x, timesteps, each) for each in (labels, torch.full((4,), 2)))
-    prediction = guided(conditional, labels, 3.0, torch.float32)(x, timesteps)
+    x, t, labels = torch.randn(4, 2), torch.tensor(300), torch.tensor([0, 1, 0, 1])
+    given, null = (conditional.network(x, t.expand(4), each) for each in (labels, torch.full((4,), 2)))
+    prediction = guided(conditional, labels, guidance(3.0), torch.float32)(x, t)
     torch.testing.assert_close(prediction, 3 * given - 2 * null)
-    torch.testing.assert_close(guided(conditional, labels, 0.0, torch.float32)(x, timesteps), null)
+    torch.testing.assert_close(guided(conditional, labels, guidance(0.0), torch.float32)(x, t), null)
+
+
+def test_outside_its_interval_guidance_is_the_conditional_model_alone():
+    conditional = rung(num_classes=2, null_label=2)
+    x, labels = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+    predict = guided(conditional, labels, guidance(3.0, (0.2, 0.7)), torch.float32)
+    everywhere = guided(conditional, labels, guidance(3.0), torch.float32)
+    for t in (0, 199, 200, 699, 700, 999):
+        alone = conditional.network(x, torch.full((4,), t), labels)
+        expected = everywhere(x, torch.tensor(t)) if 200 <= t < 700 else alone
+        assert torch.equal(predict(x, torch.tensor(t)), expected), t
+
+
+def test_evaluations_are_counted_as_they_happen():
+    """NFE: Heun's 2N - 1; two for one where guidance acts."""
+
+    class Counting(GaussianDenoiser):
+        calls = 0
+
+        def forward(self, *arguments):
+            Counting.calls += 1
+            return super().forward(*arguments)
+
+    for sampler, settings, expected in [
+        ("ddim", SAMPLING, 20),
+        ("dpm_solver", SAMPLING, 20),
+        ("heun", SAMPLING, 39),
+        ("ddim", guidance(2.0), 40),
+        ("heun", guidance(2.0), 78),
+        ("ddim", guidance(2.0, (0.0, 0.5)), 30),
+        ("ddim", guidance(2.0, (0.5, 0.5)), 20),
+    ]:
+        Counting.calls = 0
+        drawn = draw_samples(rung(network=Counting(), num_classes=2, null_label=2), sampler, settings, 20, 8, seed=0)
+        assert drawn.nfe == Counting.calls == expected, (sampler, settings)
 
 
 def test_sampling_leaves_the_global_generator_alone():

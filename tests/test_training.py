@@ -7,12 +7,21 @@ import torch
 from torch import nn
 
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.params import MLPNetwork, Schedule, Training
+from diffusion_ladder.params import LossWeight, MLPNetwork, Schedule, Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
-from diffusion_ladder.training.loop import batch_indices, draw_batch, learning_rate_at, loss_of, target_of, train
+from diffusion_ladder.training.loop import batch_indices, draw_batch, learning_rate_at, loss_of, train
 
-SCHEDULE = Schedule(name="linear", T=1000, beta_start=1e-4, beta_end=0.01, prediction_type="epsilon")
+SCHEDULE = Schedule(
+    name="linear",
+    T=1000,
+    beta_start=1e-4,
+    beta_end=0.01,
+    rescale_betas_zero_snr=False,
+    prediction_type="epsilon",
+    terminal_snr_limit=1e-4,
+)
+UNIFORM = LossWeight(name="uniform", gamma=5.0)
 NETWORK = MLPNetwork(name="mlp", hidden_size=16, hidden_layers=1, time_embedding_size=8)
 PLANE = Normalisation(mean=(1.0, -2.0), std=(3.0, 0.5), bytes=False)
 TRAINING = Training(
@@ -24,6 +33,7 @@ TRAINING = Training(
     gradient_clip=1.0,
     ema_decay=0.9,
     label_dropout=0.0,
+    loss_weight=UNIFORM,
     log_every=5,
 )
 
@@ -99,18 +109,48 @@ def test_the_loss_is_algorithm_1():
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.01, 1000, dtype=torch.float64), 0)[batch.timesteps][:, None]
     x_t = (alpha_bar.sqrt() * batch.x0 + (1 - alpha_bar).sqrt() * batch.noise).float()
     expected = (rung.network(x_t, batch.timesteps) - batch.noise).square().mean()
-    torch.testing.assert_close(loss_of(rung, scheduler, batch, torch.float32), expected)
+    torch.testing.assert_close(loss_of(rung, scheduler, batch, UNIFORM, torch.float32), expected)
+
+
+class Parrot(nn.Module):
+    """Predicts zero, whatever it sees: the error is the target itself."""
+
+    def forward(self, sample, timestep, class_labels=None):
+        return torch.zeros_like(sample)
+
+
+def snr_at(timesteps):
+    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.01, 1000, dtype=torch.float64), 0)[timesteps]
+    return alpha_bar / (1 - alpha_bar)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "diffusers_ddpm"])
-def test_each_target_is_what_its_paper_says(name):
-    scheduler = build_scheduler(name, SCHEDULE)
-    batch = draw_batch(new_rung(), points(), torch.zeros(100, dtype=torch.int64), TRAINING, 0, 0)
-    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.01, 1000, dtype=torch.float64), 0)[batch.timesteps][:, None]
-    v = (alpha_bar.sqrt() * batch.noise - (1 - alpha_bar).sqrt() * batch.x0).float()
-    torch.testing.assert_close(target_of(scheduler, "v_prediction", batch), v, atol=1e-5, rtol=1e-5)
-    assert target_of(scheduler, "epsilon", batch) is batch.noise
-    assert target_of(scheduler, "sample", batch) is batch.x0
+@pytest.mark.parametrize("weighting", ["uniform", "min_snr", "p2"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_each_target_and_weight_is_what_its_paper_says(name, weighting, prediction_type):
+    schedule = SCHEDULE.model_copy(update={"prediction_type": prediction_type})
+    rung = new_rung(network=Parrot(), schedule=schedule)
+    batch = draw_batch(rung, points(), torch.zeros(100, dtype=torch.int64), TRAINING, 0, 0)
+    snr = snr_at(batch.timesteps)
+    signal, noise = (snr / (1 + snr)).sqrt()[:, None], (1 / (1 + snr)).sqrt()[:, None]
+    target = {"epsilon": batch.noise, "sample": batch.x0, "v_prediction": signal * batch.noise - noise * batch.x0}
+    on_epsilon = {"uniform": None, "min_snr": snr.clamp(max=2.0) / snr, "p2": (1 + snr) ** -2.0}[weighting]
+    to_this = {"epsilon": 1, "sample": snr, "v_prediction": snr / (1 + snr)}[prediction_type]
+    weight = torch.ones(1) if on_epsilon is None else on_epsilon * to_this
+    expected = (weight * target[prediction_type].double().square().mean(1)).mean().float()
+    settings = LossWeight(name=weighting, gamma=2.0)
+    loss = loss_of(rung, build_scheduler(name, schedule), batch, settings, torch.float32)
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "min_snr", "p2"])
+@pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
+def test_training_at_zero_terminal_snr_stays_finite(weighting, prediction_type):
+    schedule = SCHEDULE.model_copy(update={"T": 4, "rescale_betas_zero_snr": True, "prediction_type": prediction_type})
+    settings = TRAINING.model_copy(update={"loss_weight": LossWeight(name=weighting, gamma=5.0)})
+    rung = new_rung(schedule=schedule)
+    steps = list(train(rung, build_scheduler("ddpm", schedule), points(), torch.zeros(100), settings, seed=0))
+    assert all(step.loss.isfinite() and step.gradient_norm.isfinite() for step in steps)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
@@ -148,7 +188,7 @@ def test_the_loop_is_adamw_on_algorithm_1_with_an_average_after_each_step():
     for step in range(TRAINING.steps):
         optimiser.param_groups[0]["lr"] = learning_rate_at(step, TRAINING)
         batch = draw_batch(plain, data, labels, TRAINING, step, 0)
-        loss = loss_of(plain, scheduler, batch, torch.float32)
+        loss = loss_of(plain, scheduler, batch, UNIFORM, torch.float32)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(plain.network.parameters(), 1.0)

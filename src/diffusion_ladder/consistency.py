@@ -3,8 +3,9 @@
 Only the stage check_params imports this, so that a new check makes nothing run again but itself.
 """
 
+from diffusion_ladder.diffusion.targets import NO_SIGNAL
 from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.params import Model, Parameters, Portraits
+from diffusion_ladder.params import Model, Parameters, Portraits, Sampling
 
 DIGIT_SIZE = 28  # side of every image of the MNIST family, in pixels
 
@@ -21,6 +22,9 @@ def check_consistency(parameters: Parameters) -> None:
     for name, model in parameters.models.items():
         check_judge(parameters, name, model)
         check_sizes(parameters, name, model)
+        check_schedule(name, model)
+        check_range(parameters, name, model)
+        check_samplers(name, model, parameters.sampling[name])
         drawn, compared = parameters.sampling[name].count, parameters.evaluation[name].sample_count
         if compared > drawn:
             raise ParameterError(
@@ -52,3 +56,39 @@ def check_sizes(parameters: Parameters, name: str, model: Model) -> None:
             f"models.{name}.network: patch_size and block_out_channels divide the size by {factor}, "
             f"which does not divide the {side} pixels of {model.dataset}"
         )
+
+
+def check_schedule(name: str, model: Model) -> None:
+    """Zero terminal SNR leaves nothing that an epsilon could tell, and Heun's sigma no finite start."""
+    if not model.schedule.rescale_betas_zero_snr:
+        return
+    if model.schedule.prediction_type == "epsilon":
+        raise ParameterError(f"models.{name}.schedule: {NO_SIGNAL}")
+    for use in ("sampling", "comparison"):
+        if getattr(model.schedulers, use).endswith("heun"):
+            raise ParameterError(
+                f"models.{name}.schedulers.{use}: heun starts at sigma = 1 / sqrt(SNR), which is infinite with "
+                "rescale_betas_zero_snr; choose ddpm, ddim or dpm_solver"
+            )
+
+
+def check_range(parameters: Parameters, name: str, model: Model) -> None:
+    """Images lie in [-1, 1], where x_0 may be kept; standardised points reach beyond."""
+    sampling = parameters.sampling[name]
+    for key in ("clip_sample", "thresholding"):
+        if parameters.datasets[model.dataset].kind == "points" and getattr(sampling, key):
+            raise ParameterError(f"sampling.{name}.{key}: true would cut off {model.dataset}, points outside [-1, 1]")
+
+
+def check_samplers(name: str, model: Model, sampling: Sampling) -> None:
+    """What a sampler can't do is refused before the training that it would come after."""
+    for use, steps in (("sampling", sampling.steps), ("comparison", sampling.comparison_steps)):
+        sampler = getattr(model.schedulers, use)
+        if sampler.endswith("heun") and sampling.thresholding:
+            raise ParameterError(f"sampling.{name}.thresholding: {sampler} knows clip_sample only")
+        if sampler.endswith("dpm_solver") and sampling.spacing != "trailing" and steps in ("all", model.schedule.T):
+            key = "steps" if use == "sampling" else "comparison_steps"
+            raise ParameterError(
+                f"sampling.{name}.{key}: with {sampling.spacing} spacing {sampler} leaves the last timestep to the "
+                f"data; take at most {model.schedule.T - 1} steps, or trailing spacing"
+            )

@@ -18,7 +18,8 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
-SchedulerName = Literal["ddpm", "ddim", "diffusers_ddpm", "diffusers_ddim"]
+NoisingScheduler = Literal["ddpm", "ddim", "diffusers_ddpm", "diffusers_ddim"]  # x_t as in DDPM's eq. 4
+SamplerName = NoisingScheduler | Literal["dpm_solver", "heun", "diffusers_dpm_solver", "diffusers_heun"]
 StepCount = Positive | Literal["all"]
 DiceBearOptions = dict[str, int | float | str | list[str | int | float] | dict[str, int | float]]
 
@@ -224,6 +225,7 @@ class DiffusersUNetNetwork(Section):
     norm_groups: Positive
     scale_shift: bool
     middle_attention: bool
+    time_embedding_size: Annotated[int, Field(gt=0, multiple_of=2)]
     patch_size: Positive
 
     @model_validator(mode="after")
@@ -246,7 +248,6 @@ class UNetNetwork(DiffusersUNetNetwork):
     """Settings of networks/unet.py."""
 
     name: Literal["unet"]  # type: ignore[assignment]
-    time_embedding_size: Annotated[int, Field(gt=0, multiple_of=2)]
 
 
 Network = MLPNetwork | UNetNetwork | DiffusersUNetNetwork
@@ -270,7 +271,9 @@ class Schedule(Section):
     T: Annotated[int, Field(ge=2)]
     beta_start: OpenShare
     beta_end: OpenShare
+    rescale_betas_zero_snr: bool
     prediction_type: Literal["epsilon", "v_prediction", "sample"]
+    terminal_snr_limit: Annotated[float, Field(ge=0)]
 
     @model_validator(mode="after")
     def betas_rise(self) -> "Schedule":
@@ -283,9 +286,9 @@ class Schedule(Section):
 class Schedulers(Section):
     """The scheduler modules of a rung, by what they are used for."""
 
-    training: SchedulerName
-    sampling: SchedulerName
-    comparison: SchedulerName
+    training: NoisingScheduler
+    sampling: SamplerName
+    comparison: SamplerName
 
     @model_validator(mode="after")
     def comparison_differs(self) -> "Schedulers":
@@ -293,6 +296,13 @@ class Schedulers(Section):
         if self.sampling == self.comparison:
             raise ValueError(f"sampling and comparison are both {self.sampling}: choose two samplers")
         return self
+
+
+class LossWeight(Section):
+    """How much the error at each timestep counts."""
+
+    name: Literal["uniform", "min_snr", "p2"]
+    gamma: PositiveFloat
 
 
 class Training(Section):
@@ -306,6 +316,7 @@ class Training(Section):
     gradient_clip: PositiveFloat
     ema_decay: Share
     label_dropout: Share
+    loss_weight: LossWeight
     log_every: Positive
 
 
@@ -327,14 +338,28 @@ class Sampling(Section):
     steps: StepCount
     spacing: Literal["leading", "linspace", "trailing"]
     eta: Annotated[float, Field(ge=0, le=1)]
+    variance_type: Literal["fixed_small", "fixed_large"]
     clip_sample: bool
+    thresholding: bool
+    dynamic_thresholding_ratio: Annotated[float, Field(gt=0, le=1)]
+    sample_max_value: Annotated[float, Field(ge=1)]
     guidance_scale: Annotated[float, Field(ge=0)]
+    guidance_interval: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
     count: Positive
     batch_size: Positive
     comparison_steps: StepCount
     comparison_count: Positive
     trajectory_count: Positive
     trajectory_frames: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def clipping_and_guidance_are_clear(self) -> "Sampling":
+        """One way of keeping x_0 in range at most; an interval that isn't turned round."""
+        if self.clip_sample and self.thresholding:
+            raise ValueError("clip_sample and thresholding are both true: choose one of them")
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval: {self.guidance_interval} ends before it begins")
+        return self
 
 
 class Evaluation(Section):

@@ -3,6 +3,7 @@
 The names in params.yaml are module names under networks/ and schedulers/; a module is imported when a rung names it.
 """
 
+import functools
 import importlib
 import os
 import tempfile
@@ -15,6 +16,7 @@ from torch import nn
 
 from diffusion_ladder.artifacts import read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.diffusion.schedules import NoiseSchedule, make_schedule
 from diffusion_ladder.params import Network, Schedule, network_settings
 from diffusion_ladder.randomness import seed_of
 from diffusion_ladder.torchvision_import import repair_torchvision
@@ -47,17 +49,27 @@ class Rung:
     normalisation: Normalisation
 
 
+@functools.cache
+def noise_schedule(schedule: Schedule) -> NoiseSchedule:
+    """The forward process that the settings describe."""
+    return make_schedule(
+        schedule.name, schedule.T, schedule.beta_start, schedule.beta_end, schedule.rescale_betas_zero_snr
+    )
+
+
 def build_scheduler(name: str, schedule: Schedule, **options: Any) -> Any:
     """The scheduler of module schedulers/`name` for a schedule.
 
     Args:
-        name: ddpm or ddim (from scratch), diffusers_ddpm or diffusers_ddim.
+        name: ddpm, ddim, dpm_solver or heun (from scratch), or one of them with diffusers_ before it.
         options: further constructor arguments in diffusers' names, such as `timestep_spacing`.
 
     Returns:
         An object with diffusers' scheduler interface (add_noise, get_velocity, set_timesteps, timesteps, step).
     """
     module = importlib.import_module(f"diffusion_ladder.schedulers.{name}")
+    if schedule.rescale_betas_zero_snr:  # no option of every scheduler
+        options["rescale_betas_zero_snr"] = True
     return module.Scheduler(
         num_train_timesteps=schedule.T,
         beta_start=schedule.beta_start,
@@ -119,6 +131,7 @@ def describe(rung: Rung) -> dict[str, Any]:
         "model": rung.model,
         "network": rung.settings.model_dump(),
         "schedule": rung.schedule.model_dump(),
+        "terminal_snr": noise_schedule(rung.schedule).terminal_snr,
         "sample_shape": list(rung.sample_shape),
         "num_classes": rung.num_classes,
         "null_label": rung.null_label,

@@ -39,6 +39,11 @@ class NoiseSchedule:
         """sqrt(alpha_bar) of the last timestep: the share of x_0 still visible in what should be pure noise."""
         return math.sqrt(self.alpha_bar[-1].item())
 
+    @property
+    def terminal_snr(self) -> float:
+        """The SNR of the last timestep, which a sampler that starts from pure noise takes for 0."""
+        return self.snr[-1].item()
+
     def alpha_bar_at(self, t: Tensor) -> Tensor:
         """alpha_bar at integer timesteps t of any shape: float64, on t's device (the CPU for MPS, which lacks it)."""
         device = torch.device("cpu") if t.device.type == "mps" else t.device
@@ -137,6 +142,18 @@ def rescale_to_zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
         raise ValueError("zero terminal SNR needs at least two timesteps: the first keeps its SNR, the last gets none")
     first, last = signal[0], signal[-1]
     return ((signal - last) * (first / (first - last))) ** 2
+
+
+def terminal_snr_notice(terminal_snr: float, limit: float) -> str | None:
+    """What to know, and to do, about an SNR at the last timestep above the limit; None for one within it."""
+    if terminal_snr <= limit:
+        return None
+    signal = math.sqrt(terminal_snr / (1 + terminal_snr))
+    return (
+        f"the last timestep keeps {signal:.2g} of x_0 (terminal SNR {terminal_snr:.2g}, above terminal_snr_limit "
+        f"{limit:.2g}), while sampling starts from pure noise; the remedy is rescale_betas_zero_snr: true with "
+        "prediction_type: v_prediction and spacing: trailing (arXiv 2305.08891)"
+    )
 
 
 def signal_and_noise_scales(alpha_bar_t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:

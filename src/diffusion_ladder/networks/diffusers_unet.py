@@ -48,6 +48,7 @@ def build(settings: DiffusersUNetNetwork, sample_shape: tuple[int, ...], num_cla
         attn_norm_num_groups=settings.norm_groups,  # by default there would be no norm with scale_shift
         resnet_time_scale_shift="scale_shift" if settings.scale_shift else "default",
         add_attention=settings.middle_attention,
+        time_embedding_dim=settings.time_embedding_size,
         num_class_embeds=num_class_embeds,
     )
     return DiffusersUNet(unet, settings.patch_size)

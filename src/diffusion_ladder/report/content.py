@@ -83,7 +83,7 @@ class Chapter:
         key: the rung's name in params.yaml.
         about: paragraphs in plain words.
         trained: parameters of the network and images seen; None where its artifact is missing.
-        nfe: evaluations of the network for one sample.
+        nfe: evaluations of the network for one sample; None where its artifact is missing.
         new_equations, known_equations: those that it is the first to use, and the others.
         new_code, known_code: the same for code.
         card: of its data; empty where there is none.
@@ -100,7 +100,7 @@ class Chapter:
     about: list[str]
     trained: dict[str, int | None]
     sampler: str
-    nfe: int
+    nfe: int | None
     last_loss: float | None
     new_equations: list[Numbered]
     known_equations: list[Numbered]
@@ -198,7 +198,7 @@ class Reader:
             about=self.about(key, model, dataset, sampling),
             trained=self.trained(key),
             sampler=words.sampler_name(model.schedulers.sampling),
-            nfe=words.evaluations(sampling.steps, model, sampling),
+            nfe=measured.get("nfe"),
             last_loss=self.last_loss(key),
             new_equations=new_equations,
             known_equations=known_equations,
@@ -299,7 +299,10 @@ def settings_of(key: str, parameters: Parameters) -> list[tuple[str, list[tuple[
         f"models.{key}.network": given(model.network),
         f"models.{key}.schedule": given(model.schedule),
         f"models.{key}.schedulers": given(model.schedulers),
-        f"models.{key}.training": given(model.training),
+        f"models.{key}.training": {
+            name: value for name, value in given(model.training).items() if not isinstance(value, dict)
+        },
+        f"models.{key}.training.loss_weight": given(model.training.loss_weight),
         f"sampling.{key}": given(parameters.sampling[key]),
         f"evaluation.{key}": given(parameters.evaluation[key]),
         f"figures.{key}": given(parameters.figures[key]),

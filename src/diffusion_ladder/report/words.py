@@ -59,14 +59,6 @@ def steps_in_words(steps: int | str, T: int) -> str:
     return f"all {T:,} timesteps" if steps in ("all", T) else f"{steps:,} of the {T:,} timesteps"
 
 
-def evaluations(steps: int | str, model: Model, sampling: Sampling) -> int:
-    """NFE: evaluations of the network for one sample; guidance needs two in place of one."""
-    visited = model.schedule.T if steps == "all" else int(steps)
-    if model.schedulers.sampling.endswith("heun"):
-        visited = 2 * visited - 1  # two a step, but one in the last
-    return visited if sampling.guidance_scale == 1 else 2 * visited
-
-
 def about(model: Model, dataset: Dataset, sampling: Sampling) -> dict[str, str]:
     """A rung in plain words: for each of its topics a paragraph."""
     return {
@@ -146,8 +138,15 @@ def about_sampling(model: Model, sampling: Sampling) -> str:
     T, schedulers = model.schedule.T, model.schedulers
     first = f"{sampler_name(schedulers.sampling)} in {steps_in_words(sampling.steps, T)}"
     second = f"{sampler_name(schedulers.comparison)} in {steps_in_words(sampling.comparison_steps, T)}"
-    guidance = f", with a guidance scale of {sampling.guidance_scale:g}" if sampling.guidance_scale != 1 else ""
+    guidance = f", with {guidance_in_words(sampling)}" if sampling.guidance_scale != 1 else ""
     return f"Samples are drawn by {first}{guidance}. For comparison, {second} starts from the same noise."
+
+
+def guidance_in_words(sampling: Sampling) -> str:
+    """The guidance scale, and where it acts if not everywhere."""
+    first, last = sampling.guidance_interval
+    where = "" if (first, last) == (0, 1) else f" from {first:g} to {last:g} of the timesteps"
+    return f"a guidance scale of {sampling.guidance_scale:g}{where}"
 
 
 def about_source(dataset: Dataset) -> str:

@@ -1,36 +1,45 @@
-"""Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598)."""
+"""Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598), in an interval of the noise (arXiv 2404.07724)."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from diffusion_ladder.params import Sampling
 from diffusion_ladder.rungs import Rung
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 
-def guided(rung: Rung, labels: Tensor | None, guidance_scale: float, precision: torch.dtype) -> Predict:
-    """The prediction that a sampler asks for: (B, ...) noisy samples and (B,) timesteps to (B, ...), in float32.
+def is_guided(timestep: float, T: int, settings: Sampling) -> bool:
+    """Whether guidance acts at a timestep in [0, T): at scale 1 never, elsewhere in its interval, as a share of T."""
+    first, last = settings.guidance_interval
+    return settings.guidance_scale != 1 and first <= timestep / T < last
 
-    With guidance scale w it is null + w (conditional - null), eq. 6 with w = 1 + their w. At w = 1 that is the
-    conditional prediction, which is then computed alone; elsewhere each prediction costs two network evaluations.
+
+def guided(rung: Rung, labels: Tensor | None, settings: Sampling, precision: torch.dtype) -> Predict:
+    """The prediction that a sampler asks for: (B, ...) noisy samples at a timestep () to (B, ...), in float32.
+
+    With guidance scale w it is null + w (conditional - null), eq. 6 with w = 1 + their w. At w = 1, and outside the
+    guidance interval, it is the conditional prediction, which is then computed alone; elsewhere each prediction costs
+    two network evaluations.
 
     Args:
         rung: the model, in evaluation mode.
         labels: (B,) int64 requested labels, or None for an unconditional model.
-        guidance_scale: w; 1 for none.
+        settings: scale and interval of the guidance.
         precision: of matrix products.
     """
 
-    def predict(samples: Tensor, timesteps: Tensor) -> Tensor:
+    def predict(samples: Tensor, timestep: Tensor) -> Tensor:
+        timesteps = timestep.to(samples.device).expand(len(samples))  # (B,)
         if samples.ndim == 4:
             samples = samples.contiguous(memory_format=torch.channels_last)
         with torch.autocast(samples.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
             conditional = rung.network(samples, timesteps, labels).float()
-            if guidance_scale == 1 or labels is None or rung.null_label is None:
+            if labels is None or rung.null_label is None or not is_guided(float(timestep), rung.schedule.T, settings):
                 return conditional
             null = rung.network(samples, timesteps, torch.full_like(labels, rung.null_label)).float()
-        return null + guidance_scale * (conditional - null)
+        return null + settings.guidance_scale * (conditional - null)
 
     return predict

@@ -15,23 +15,23 @@ from diffusion_ladder.data.normalise import unnormalise
 from diffusion_ladder.params import Sampling
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_scheduler
-from diffusion_ladder.sampling.guidance import Predict, guided
+from diffusion_ladder.sampling.guidance import Predict, guided, is_guided
 
 
 @dataclass(frozen=True)
 class State:
-    """The reverse process at one timestep, in normalised units.
+    """The reverse process at one evaluation of the network, in normalised units.
 
     Attributes:
-        index: steps done so far.
-        timestep: t, at which the network was evaluated.
-        x_t: (B, ...) the noisy samples before the step.
+        index: evaluations done before.
+        timestep: t, at which the network was evaluated: a fraction, with some spacings of Heun.
+        x_t: (B, ...) the noisy samples that the network saw.
         x_0: (B, ...) the clean samples that the prediction implies (clipped, where the sampler clips).
-        previous: (B, ...) the samples after the step.
+        previous: (B, ...) the samples after the step, as the sampler has them: Heun's are not scaled like x_t.
     """
 
     index: int
-    timestep: int
+    timestep: float
     x_t: Tensor
     x_0: Tensor
     previous: Tensor
@@ -46,7 +46,7 @@ class Samples:
         labels: (N,) int64; -1 for an unconditional model.
         states: (F, K, ...) the noisy samples of the first K along the way.
         predicted: (F, K, ...) the clean samples predicted from them.
-        timesteps: (F,) int64, falling.
+        timesteps: (F,) int64, falling; fractions are rounded.
         final: (K, ...) the same K samples when finished.
         nfe: network evaluations per sample.
     """
@@ -66,18 +66,18 @@ def reverse_process(
     """Walk from noise to samples along the scheduler's timesteps.
 
     Args:
-        predict: the network's prediction for (B, ...) samples and (B,) timesteps.
+        predict: the network's prediction for (B, ...) noisy samples x_t and their timestep ().
         scheduler: with its timesteps set.
         x_T: (B, ...) standard normal noise.
         generators: one a sample, for the noise that a stochastic sampler adds.
         step_options: passed to the scheduler's step, such as eta.
     """
-    x_t = x_T
+    x = x_T * scheduler.init_noise_sigma
     for index, timestep in enumerate(scheduler.timesteps):
-        prediction = predict(x_t, torch.full((len(x_t),), int(timestep), device=x_t.device))
-        step = scheduler.step(prediction, timestep, x_t, generator=list(generators), **step_options)
-        yield State(index, int(timestep), x_t, step.pred_original_sample, step.prev_sample)
-        x_t = step.prev_sample
+        x_t = scheduler.scale_model_input(x, timestep)
+        step = scheduler.step(predict(x_t, timestep), timestep, x, generator=list(generators), **step_options)
+        yield State(index, float(timestep), x_t, step.pred_original_sample, step.prev_sample)
+        x = step.prev_sample
 
 
 def frame_indices(steps: int, frames: int) -> list[int]:
@@ -91,11 +91,18 @@ def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> 
 
     Where x_0 is clipped, DDIM takes the noise that goes with the clipped x_0, so that the two still add up to x_t.
     """
-    options = {"timestep_spacing": settings.spacing, "clip_sample": settings.clip_sample}
+    method = name.removeprefix("diffusers_")
+    options: dict[str, Any] = {"timestep_spacing": settings.spacing, "clip_sample": settings.clip_sample}
+    if method != "heun":
+        options["thresholding"] = settings.thresholding
+        options["dynamic_thresholding_ratio"] = settings.dynamic_thresholding_ratio
+        options["sample_max_value"] = settings.sample_max_value
+    if method == "ddpm":
+        options["variance_type"] = settings.variance_type
     scheduler = build_scheduler(name, rung.schedule, **options)
     scheduler.set_timesteps(rung.schedule.T if steps == "all" else steps)
-    ddim_options = {"eta": settings.eta, "use_clipped_model_output": settings.clip_sample}
-    return scheduler, ddim_options if name.endswith("ddim") else {}
+    clipped = settings.clip_sample or settings.thresholding
+    return scheduler, {"eta": settings.eta, "use_clipped_model_output": clipped} if method == "ddim" else {}
 
 
 @torch.no_grad()
@@ -121,8 +128,6 @@ def draw_samples(
         precision: of matrix products.
         progress: called after every step with the number of samples that made it (for a progress bar).
     """
-    scheduler, step_options = sampler_for(sampler, rung, settings, steps)
-    frames = frame_indices(len(scheduler.timesteps), settings.trajectory_frames)
     per_class = count // max(1, rung.num_classes)
     kept_per_class = settings.trajectory_count // max(1, rung.num_classes)
     finished, kept = [], []
@@ -130,7 +135,9 @@ def draw_samples(
         labels = (indices // per_class).to(device_of(rung)) if rung.num_classes else None
         generators = [generator(seed, "sample", rung.model, "noise", int(i)) for i in indices % per_class]
         x_T = torch.stack([torch.randn(rung.sample_shape, generator=g) for g in generators]).to(device_of(rung))
-        predict = guided(rung, labels, settings.guidance_scale, precision)
+        scheduler, step_options = sampler_for(sampler, rung, settings, steps)  # anew: it remembers where it is
+        frames = frame_indices(len(scheduler.timesteps), settings.trajectory_frames)
+        predict = guided(rung, labels, settings, precision)
         followed = (indices % per_class < kept_per_class).to(x_T.device)
         rows = []
         for state in reverse_process(predict, scheduler, x_T, generators, **step_options):
@@ -148,9 +155,9 @@ def draw_samples(
         labels=every // per_class if rung.num_classes else torch.full((count,), -1),
         states=trajectory[:, 0],
         predicted=trajectory[:, 1],
-        timesteps=scheduler.timesteps.cpu()[frames].long(),
+        timesteps=scheduler.timesteps.cpu()[frames].round().long(),
         final=samples[every % per_class < kept_per_class],
-        nfe=len(scheduler.timesteps) * (1 if settings.guidance_scale == 1 else 2),
+        nfe=sum(1 + is_guided(float(t), rung.schedule.T, settings) for t in scheduler.timesteps),
     )
 
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_ladder.data.normalise import normalise
-from diffusion_ladder.params import Training
+from diffusion_ladder.diffusion.targets import loss_weight, training_target
+from diffusion_ladder.params import LossWeight, Training
 from diffusion_ladder.randomness import generator
-from diffusion_ladder.rungs import Rung, channels_last
+from diffusion_ladder.rungs import Rung, channels_last, noise_schedule
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
 
 
@@ -26,7 +27,7 @@ class Step:
 
     Attributes:
         number: steps done, from 1.
-        loss: scalar, mean squared error of the prediction.
+        loss: scalar, mean squared error of the prediction, weighted.
         gradient_norm: scalar, before clipping.
         learning_rate: of this step.
     """
@@ -83,24 +84,19 @@ def draw_batch(rung: Rung, data: Tensor, labels: Tensor, settings: Training, ste
     return Batch(x0, timesteps.to(x0.device), noise.to(x0.device), chosen)
 
 
-def target_of(scheduler: Any, prediction_type: str, batch: Batch) -> Tensor:
-    """What the network is to predict: epsilon (DDPM), v (arXiv 2202.00512, appendix D) or x_0."""
-    if prediction_type == "epsilon":
-        return batch.noise
-    if prediction_type == "v_prediction":
-        return scheduler.get_velocity(batch.x0, batch.noise, batch.timesteps)
-    return batch.x0
-
-
-def loss_of(rung: Rung, scheduler: Any, batch: Batch, precision: torch.dtype) -> Tensor:
-    """Mean of |target - network(x_t, t)|^2 (DDPM, eq. 14), in float32 whatever the precision of the network."""
+def loss_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight, precision: torch.dtype) -> Tensor:
+    """Mean of weight(t) |target - network(x_t, t)|^2 (DDPM, eq. 14), in float32 whatever the network's precision."""
+    prediction_type = rung.schedule.prediction_type
+    alpha_bar = noise_schedule(rung.schedule).alpha_bar_at(batch.timesteps)  # (B,) float64
     x_t = scheduler.add_noise(batch.x0, batch.noise, batch.timesteps)
     if x_t.ndim == 4:
         x_t = x_t.contiguous(memory_format=torch.channels_last)
     with torch.autocast(x_t.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
         prediction = rung.network(x_t, batch.timesteps, batch.labels)
-    target = target_of(scheduler, rung.schedule.prediction_type, batch)
-    return nn.functional.mse_loss(prediction.float(), target)
+    target = training_target(prediction_type, batch.x0, batch.noise, alpha_bar)
+    error = (prediction.float() - target).square().flatten(1).mean(1)  # (B,)
+    weight = loss_weight(weighting.name, prediction_type, alpha_bar / (1 - alpha_bar), weighting.gamma)  # (B,)
+    return (weight.float().to(error.device) * error).mean()
 
 
 def train(
@@ -116,7 +112,7 @@ def train(
 
     Args:
         rung: the model, its network on the device of `data`.
-        scheduler: gives x_t (`add_noise`) and v (`get_velocity`).
+        scheduler: gives x_t (`add_noise`).
         data: (N, C, H, W) uint8 or (N, D) float32, in data units.
         labels: (N,) int64; used by conditional models.
         settings: steps, batch size, learning rate and so on.
@@ -133,7 +129,8 @@ def train(
     for step in range(settings.steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(step, settings)
-        loss = loss_of(rung, scheduler, draw_batch(rung, data, labels, settings, step, seed), precision)
+        batch = draw_batch(rung, data, labels, settings, step, seed)
+        loss = loss_of(rung, scheduler, batch, settings.loss_weight, precision)
         optimiser.zero_grad()
         loss.backward()
         gradient_norm = nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
