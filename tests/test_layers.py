@@ -9,7 +9,7 @@ from conftest import PROJECT
 
 FLOORS = {
     1: "errors randomness artifacts params torchvision_import diffusion networks data evaluation figures",
-    2: "schedulers runtime report",
+    2: "schedulers device runtime report",
     3: "rungs",
     4: "training sampling",
     5: "consistency presets verify stages",

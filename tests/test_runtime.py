@@ -6,9 +6,10 @@ import pytest
 import torch
 from conftest import PROJECT, run
 
+from diffusion_ladder.device import choose_device, choose_precision
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.params import load_parameters
 from diffusion_ladder.randomness import generator, numpy_generator, seed_of
-from diffusion_ladder.runtime import choose_device, choose_precision
 
 
 def test_a_purpose_always_gives_the_same_stream_and_another_purpose_another():
@@ -72,3 +73,19 @@ def test_torchvision_imports_whatever_torch_build_is_installed():
         "import torchvision.datasets, torchvision.transforms; from diffusers import UNet2DModel; print('works')"
     )
     assert run([sys.executable, "-c", code], PROJECT, PYTHONPATH="src").stdout.strip() == "works"
+
+
+@pytest.mark.parametrize("stage", ["check_params", "filter_gender", "report"])
+def test_a_stage_that_computes_nothing_does_not_wait_for_torch(stage):
+    code = f"import sys; sys.path.insert(0, 'stages'); import {stage}; print('torch' in sys.modules)"
+    assert run([sys.executable, "-c", code], PROJECT, PYTHONPATH="src").stdout.strip() == "False"
+
+
+def test_a_stage_that_computes_asks_torch_for_algorithms_that_repeat_themselves():
+    code = (
+        "import torch; from diffusion_ladder.runtime import Stage; stage = Stage('train', 'circles');"
+        "print(torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), stage.device)"
+    )
+    threads = load_parameters().runtime.threads
+    printed = run([sys.executable, "-c", code], PROJECT, PYTHONPATH="src").stdout.split()
+    assert printed[:2] == ["True", str(threads)]

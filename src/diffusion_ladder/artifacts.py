@@ -9,11 +9,12 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import safetensors.torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # safetensors writes two or more metadata keys in random order: everything goes into this one.
 METADATA_KEY = "json"
@@ -63,23 +64,27 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+def write_tensors(path: str | Path, tensors: "dict[str, Tensor]", metadata: dict[str, Any]) -> None:
     """Write named tensors and their metadata as safetensors, atomically.
 
     The same tensors and metadata give the same bytes, whatever the order of the dictionaries.
     """
+    import safetensors.torch  # here and below, because torch takes a second that some stages needn't wait
+
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     write_bytes(path, safetensors.torch.save(ordered, {METADATA_KEY: canonical_json(metadata)}))
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> "dict[str, Tensor]":
     """Read every tensor of a safetensors file."""
+    import safetensors.torch
+
     return safetensors.torch.load_file(path)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the metadata that `write_tensors` wrote, without loading the tensors."""
-    with safetensors.safe_open(path, framework="pt") as file:
+    with safetensors.safe_open(path, framework="numpy") as file:
         return json.loads(file.metadata()[METADATA_KEY])
 
 

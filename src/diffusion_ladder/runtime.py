@@ -1,5 +1,6 @@
 """What every stage shares: its parameters, device, threads, precision and run record."""
 
+import importlib.metadata
 import os
 import platform
 import re
@@ -8,45 +9,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import threadpoolctl
-import torch
 import yaml
 
 from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.errors import ParameterError, UserError
 from diffusion_ladder.params import Parameters, Runtime, load_parameters, look_up
 
+if TYPE_CHECKING:
+    import torch
+
 RUN_RECORDS = Path("reports/run")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes an accelerator where there is one.
-
-    Raises:
-        UserError: the device is not there.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available[name]:
-        raise UserError(f"runtime.device: {name} was asked for, but torch finds none; use auto or cpu")
-    return torch.device(name)
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products: `auto` takes bfloat16 on a GPU and on a processor with instructions for it."""
-    if name == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else processor_has_bf16()
-        name = "bf16" if fast and device.type != "mps" else "float32"
-    return torch.bfloat16 if name == "bf16" else torch.float32
-
-
-def processor_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices natively (AMX or AVX512-BF16)."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 class Stage:
@@ -55,7 +30,12 @@ class Stage:
     Attributes:
         name: the stage's name in dvc.yaml, such as `train`.
         key: the entry of its `foreach`, such as `circles`; empty for a stage without one.
+        device, precision: what it computes with, in a stage that lists `runtime`.
+        circumstances: the device, its name, threads and precision, for the run record.
     """
+
+    device: "torch.device"
+    precision: "torch.dtype"
 
     def __init__(self, name: str, key: str) -> None:
         self.name = name
@@ -63,10 +43,12 @@ class Stage:
         self.parameters_read: set[str] = set()
         self._parameters = load_parameters()
         self._declared = declared_parameters(name, key, self._parameters)
-        self.device = torch.device("cpu")
-        self.precision = torch.float32
-        if self.declares("runtime"):
+        self.circumstances: dict[str, Any] = {"device": "cpu", "device_name": processor_name()}
+        if "runtime" in self._declared:
             self._configure(self.parameter("runtime"))
+        else:
+            threadpoolctl.threadpool_limits(1)  # so that nothing depends on the number of cores
+            self.circumstances |= {"threads": 1, "precision": "float32"}
 
     @property
     def label(self) -> str:
@@ -98,19 +80,15 @@ class Stage:
         return self._parameters
 
     def _configure(self, settings: Runtime) -> None:
-        self.device = choose_device(settings.device)
-        self.precision = choose_precision(settings.precision, self.device)
-        torch.set_num_threads(settings.threads)
-        threadpoolctl.threadpool_limits(settings.threads)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # Filling uninitialised memory would cost time, and nothing reads it.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        from diffusion_ladder.device import configure  # here, because it imports torch, which many stages don't need
+
+        compute = configure(settings)
+        self.device, self.precision = compute.device, compute.precision
+        self.circumstances |= {"threads": settings.threads, **compute.circumstances}
 
     def describe(self) -> str:
         """Device, threads and precision in one line."""
-        precision = "bf16" if self.precision == torch.bfloat16 else "float32"
-        return f"{self.device.type} ({device_name(self.device)}), {torch.get_num_threads()} threads, {precision}"
+        return "{device} ({device_name}), {threads} threads, {precision}".format(**self.circumstances)
 
 
 def declared_parameters(name: str, key: str, parameters: Parameters, path: str | Path = "dvc.yaml") -> list[str]:
@@ -130,10 +108,8 @@ def declared_parameters(name: str, key: str, parameters: Parameters, path: str |
     ]
 
 
-def device_name(device: torch.device) -> str:
-    """The processor's or the GPU's own name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+def processor_name() -> str:
+    """The processor's own name."""
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
@@ -163,12 +139,9 @@ def run_record(stage: Stage, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "peak_memory_mib": round(max(part.ru_maxrss for part in usage) / 1024, 1),
-        "device": stage.device.type,
-        "device_name": device_name(stage.device),
-        "threads": torch.get_num_threads(),
-        "precision": "bf16" if stage.precision == torch.bfloat16 else "float32",
+        **stage.circumstances,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": importlib.metadata.version("torch"),
         "system": f"{platform.system()} {platform.machine()}",
         "imports": project_files(),
         "parameters": sorted(stage.parameters_read),
@@ -177,9 +150,8 @@ def run_record(stage: Stage, seconds: float) -> dict[str, Any]:
 
 def project_files() -> list[str]:
     """The files of this project that have been imported, relative to the working directory."""
-    root = Path.cwd().resolve()
+    root = os.getcwd()
     origins = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    files = [Path(origin).resolve() for origin in origins if origin]
-    inside = [file for file in files if file.is_relative_to(root) and not file.is_relative_to(root / ".venv")]
-    inside = [file for file in inside if file.is_file()]  # some modules of torch name files that aren't there
-    return sorted({file.relative_to(root).as_posix() for file in inside})
+    files = {os.path.relpath(origin, root) for origin in origins if origin and os.path.abspath(origin).startswith(root)}
+    # Some modules of torch name files that aren't there.
+    return sorted(file for file in files if not file.startswith((".venv/", "../")) and os.path.isfile(file))

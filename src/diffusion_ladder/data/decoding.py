@@ -5,11 +5,10 @@ import warnings
 from typing import TYPE_CHECKING, Literal
 
 import numpy
-import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # fewer parsers, fewer surprises
 MAX_PIXELS = 40_000_000  # a small file can claim to hold billions
@@ -79,6 +78,8 @@ def to_square(image: "Image.Image", size: int, crop: Literal["top", "centre"]) -
     return square.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def to_tensor(image: "Image.Image") -> Tensor:
+def to_tensor(image: "Image.Image") -> "Tensor":
     """An RGB picture as uint8 (3, H, W)."""
+    import torch
+
     return torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
