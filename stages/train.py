@@ -1,19 +1,26 @@
 """Train one rung of the ladder."""
 
-import math
+import copy
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import read_metadata, read_tensors, write_text
-from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.artifacts import read_metadata, read_tensors, write_tensors, write_text
+from diffusion_ladder.data.normalise import Normalisation, mean_square
 from diffusion_ladder.diffusion.schedules import terminal_snr_notice
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import Training
+from diffusion_ladder.params import Previews, Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule, parameter_count, save_rung
 from diffusion_ladder.runtime import Stage, run_stage
-from diffusion_ladder.training.loop import train
+from diffusion_ladder.sampling.preview import draw_preview
+from diffusion_ladder.training.checkpoint import Checkpoints, noted_signals
+from diffusion_ladder.training.ema import ema_decay, half_life
+from diffusion_ladder.training.history import History
+from diffusion_ladder.training.loop import TrainingState, draw_batch, initial_state, train, zero_loss
 
 
 def new_rung(stage: Stage, sample_shape: tuple[int, ...], metadata: dict[str, Any]) -> Rung:
@@ -36,35 +43,89 @@ def new_rung(stage: Stage, sample_shape: tuple[int, ...], metadata: dict[str, An
     )
 
 
-def log_of(steps: Any, settings: Training, progress: tqdm) -> str:
-    """Run the loop; its log as tab-separated values, each row the mean over the steps since the row before."""
-    rows = ["step\timages\tloss\tgradient_norm\tlearning_rate"]
-    losses: list[torch.Tensor] = []
-    norms: list[torch.Tensor] = []
-    for step in steps:
-        losses.append(step.loss)
-        norms.append(step.gradient_norm)
-        progress.update(settings.batch_size)
-        if step.number % settings.log_every == 0 or step.number == settings.steps:
-            loss, norm = (float(torch.stack(values).mean()) for values in (losses, norms))
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss} at step {step.number}; lower training.learning_rate or training.gradient_clip"
-                )
-            images = step.number * settings.batch_size
-            rows.append(f"{step.number}\t{images}\t{loss:.6g}\t{norm:.6g}\t{step.learning_rate:.6g}")
-            progress.set_postfix(loss=f"{loss:.4f}")
-            losses.clear()
-            norms.clear()
-    return "\n".join(rows) + "\n"
+def preview_steps(settings: Training, previews: Previews) -> set[int]:
+    """The steps after which samples are drawn."""
+    return {max(1, round(share * settings.steps)) for share in previews.at}
+
+
+def log_path(stage: Stage) -> str:
+    """Where the log of a run grows while it goes on, so that `dvc plots` shows it."""
+    return f"reports/training/{stage.key}.tsv"
+
+
+def begin(stage: Stage, checkpoints: Checkpoints, state: TrainingState, history: History) -> None:
+    """Go back to the last checkpoint, if there is one, and say so."""
+    for folder in checkpoints.others():
+        print(f"{stage.label}: {folder} was made with other parameters, data or code: not used", file=sys.stderr)
+    if path := checkpoints.restore(state, history):
+        print(f"{stage.label}: goes on after step {state.steps}, from {path}", file=sys.stderr)
+    write_text(log_path(stage), history.log())
+
+
+def progress_bar(stage: Stage, rung: Rung, settings: Training, steps: int) -> tqdm:
+    """Loss, images per second and time left."""
+    return tqdm(
+        total=settings.steps * settings.batch_size,
+        initial=steps * settings.batch_size,
+        desc=stage.label,
+        unit=" images" if rung.normalisation.bytes else " points",
+        unit_scale=True,
+    )
+
+
+def averaged(rung: Rung, state: TrainingState) -> Rung:
+    """The rung as it would be if training ended here."""
+    network = copy.deepcopy(state.network)
+    state.average.copy_to(network)
+    return replace(rung, network=network.eval())
+
+
+def run_training(
+    stage: Stage, rung: Rung, scheduler: Any, data: Tensor, labels: Tensor, checkpoints: Checkpoints
+) -> History:
+    """Train from the last checkpoint, or from the beginning; its history. SIGINT and SIGTERM save and end it."""
+    settings, previews = (stage.parameter(f"models.{stage.key}.{part}") for part in ("training", "previews"))
+    at = preview_steps(settings, previews)
+    state, history = initial_state(rung, settings), History(settings, rung.schedule.T, stage.device)
+    begin(stage, checkpoints, state, history)
+    steps = train(rung, scheduler, data, labels, settings, stage.parameter("seed"), stage.precision, state)
+    with noted_signals() as signals, progress_bar(stage, rung, settings, state.steps) as progress:
+        for step in steps:
+            history.add(step)
+            progress.update(settings.batch_size)
+            if history.row_is_due:
+                checkpoints.require_finite(history)
+                progress.set_postfix(loss=f"{history.close_row():.4f}")
+                write_text(log_path(stage), history.log())
+            if step.number in at:
+                checkpoints.require_finite(history)
+                averaged_rung = averaged(rung, state)
+                history.add_preview(draw_preview(averaged_rung, previews, stage.parameter("seed"), stage.precision))
+            if checkpoints.due or signals:
+                saved = checkpoints.save(state, history)
+            if signals:
+                break
+    if signals:
+        print(f"{stage.label}: stopped after step {state.steps}, saved in {saved}", file=sys.stderr)
+        sys.exit(128 + signals[0])
+    return history
+
+
+def facts_of(rung: Rung, settings: Training, metadata: dict[str, Any], train_data: Tensor) -> dict[str, Any]:
+    """What rung.json tells about the training."""
+    last_decay = ema_decay(settings.steps, settings.ema_decay, settings.ema_warmup)
+    return {key: metadata[key] for key in ("dataset", "kind", "class_names")} | {
+        "images_seen": settings.steps * settings.batch_size,
+        "ema_half_life": half_life(last_decay, settings.batch_size),
+        "zero_loss": zero_loss(rung, settings.loss_weight, mean_square(train_data, rung.normalisation)),
+    }
 
 
 def main(stage: Stage) -> None:
-    """Train the network, then save it with its averaged weights, its card and the log of its losses."""
+    """Train the network, then save it with its averaged weights and its card, its log and its previews."""
     model = f"models.{stage.key}"
-    settings = stage.parameter(f"{model}.training")
-    dataset = stage.parameter(f"{model}.dataset")
-    path = f"data/processed/{dataset}.safetensors"
+    settings, seed = stage.parameter(f"{model}.training"), stage.parameter("seed")
+    path = f"data/processed/{stage.parameter(f'{model}.dataset')}.safetensors"
     tensors, metadata = read_tensors(path), read_metadata(path)
     rung = new_rung(stage, tuple(tensors["train"].shape[1:]), metadata)
     scheduler = build_scheduler(stage.parameter(f"{model}.schedulers.training"), rung.schedule)
@@ -73,13 +134,19 @@ def main(stage: Stage) -> None:
     if notice is not None:
         print(f"{stage.label}: {notice}")
     data, labels = (tensors[name].to(stage.device) for name in ("train", "train_labels"))
-    steps = train(rung, scheduler, data, labels, settings, stage.parameter("seed"), stage.precision)
-    total = settings.steps * settings.batch_size
-    with tqdm(total=total, desc=stage.label, unit=" examples", unit_scale=True) as progress:
-        log = log_of(steps, settings, progress)
-    facts = {key: metadata[key] for key in ("dataset", "kind", "class_names")}
-    save_rung(rung, f"models/{stage.key}", scheduler, facts | {"images_seen": total})
-    write_text(f"reports/training/{stage.key}.tsv", log)
+    checkpoints = Checkpoints(
+        Path(".checkpoints"),
+        stage.key,
+        stage.fingerprint(),
+        stage.checkpoint_seconds,
+        lambda step: draw_batch(rung, data, labels, settings, step, seed),
+    )
+    with checkpoints.locked():
+        history = run_training(stage, rung, scheduler, data, labels, checkpoints)
+        save_rung(rung, f"models/{stage.key}", scheduler, facts_of(rung, settings, metadata, tensors["train"]))
+        previews = {"samples": torch.stack(history.previews), "steps": torch.tensor(history.preview_steps)}
+        write_tensors(f"data/samples/{stage.key}.previews.safetensors", previews, {"model": stage.key})
+        checkpoints.remove()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from diffusion_ladder.artifacts import (
     write_json,
     write_tensors,
 )
+from diffusion_ladder.errors import UserError
 
 JSON = st.recursive(
     st.none()
@@ -85,7 +86,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"x can't be written: No space left on device"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -10,7 +10,7 @@ from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.params import LossWeight, MLPNetwork, Schedule, Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
-from diffusion_ladder.training.loop import batch_indices, draw_batch, learning_rate_at, loss_of, train
+from diffusion_ladder.training.loop import batch_indices, draw_batch, learning_rate_at, losses_of, train, zero_loss
 
 SCHEDULE = Schedule(
     name="linear",
@@ -30,8 +30,10 @@ TRAINING = Training(
     learning_rate=1e-2,
     warmup_steps=4,
     weight_decay=0.0,
+    adam_betas=[0.9, 0.99],
     gradient_clip=1.0,
     ema_decay=0.9,
+    ema_warmup=10,
     label_dropout=0.0,
     loss_weight=UNIFORM,
     log_every=5,
@@ -109,7 +111,7 @@ def test_the_loss_is_algorithm_1():
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.01, 1000, dtype=torch.float64), 0)[batch.timesteps][:, None]
     x_t = (alpha_bar.sqrt() * batch.x0 + (1 - alpha_bar).sqrt() * batch.noise).float()
     expected = (rung.network(x_t, batch.timesteps) - batch.noise).square().mean()
-    torch.testing.assert_close(loss_of(rung, scheduler, batch, UNIFORM, torch.float32), expected)
+    torch.testing.assert_close(losses_of(rung, scheduler, batch, UNIFORM, torch.float32).mean(), expected)
 
 
 class Parrot(nn.Module):
@@ -139,7 +141,7 @@ def test_each_target_and_weight_is_what_its_paper_says(name, weighting, predicti
     weight = torch.ones(1) if on_epsilon is None else on_epsilon * to_this
     expected = (weight * target[prediction_type].double().square().mean(1)).mean().float()
     settings = LossWeight(name=weighting, gamma=2.0)
-    loss = loss_of(rung, build_scheduler(name, schedule), batch, settings, torch.float32)
+    loss = losses_of(rung, build_scheduler(name, schedule), batch, settings, torch.float32).mean()
     torch.testing.assert_close(loss, expected)
 
 
@@ -151,6 +153,26 @@ def test_training_at_zero_terminal_snr_stays_finite(weighting, prediction_type):
     rung = new_rung(schedule=schedule)
     steps = list(train(rung, build_scheduler("ddpm", schedule), points(), torch.zeros(100), settings, seed=0))
     assert all(step.loss.isfinite() and step.gradient_norm.isfinite() for step in steps)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_loss_of_answering_zero_by_simulation(prediction_type):
+    schedule = SCHEDULE.model_copy(update={"prediction_type": prediction_type})
+    random = torch.Generator().manual_seed(0)
+    x_0 = 0.5 + 0.7 * torch.randn(400_000, generator=random, dtype=torch.float64)
+    epsilon = torch.randn(400_000, generator=random, dtype=torch.float64)
+    all_alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.01, 1000, dtype=torch.float64), 0)
+    alpha_bar = all_alpha_bar[torch.randint(1000, (400_000,), generator=random)]
+    velocity = alpha_bar.sqrt() * epsilon - (1 - alpha_bar).sqrt() * x_0
+    target = {"epsilon": epsilon, "sample": x_0, "v_prediction": velocity}[prediction_type]
+    data_mean_square = 0.5**2 + 0.7**2
+    loss = zero_loss(new_rung(schedule=schedule), UNIFORM, data_mean_square)
+    assert loss == pytest.approx(target.square().mean().item(), rel=0.02)
+    min_snr = UNIFORM.model_copy(update={"name": "min_snr", "gamma": 5.0})
+    per_x_0 = {"epsilon": alpha_bar / (1 - alpha_bar), "sample": torch.ones(()), "v_prediction": 1 / (1 - alpha_bar)}
+    weight = (alpha_bar / (1 - alpha_bar)).clamp(max=5) / per_x_0[prediction_type]  # of x_0's squared error
+    weighted = zero_loss(new_rung(schedule=schedule), min_snr, data_mean_square)
+    assert weighted == pytest.approx((weight * target.square()).mean().item(), rel=0.02)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
@@ -173,8 +195,8 @@ def test_the_average_of_constant_decay_has_a_closed_form():
 
 
 def test_the_decay_rises_to_its_longest():
-    assert ema_decay(1, 0.99) == pytest.approx(2 / 11)
-    assert ema_decay(10_000, 0.99) == 0.99
+    assert ema_decay(1, 0.99, 10) == pytest.approx(2 / 11)
+    assert ema_decay(10_000, 0.99, 10) == 0.99
 
 
 def test_the_loop_is_adamw_on_algorithm_1_with_an_average_after_each_step():
@@ -188,7 +210,7 @@ def test_the_loop_is_adamw_on_algorithm_1_with_an_average_after_each_step():
     for step in range(TRAINING.steps):
         optimiser.param_groups[0]["lr"] = learning_rate_at(step, TRAINING)
         batch = draw_batch(plain, data, labels, TRAINING, step, 0)
-        loss = loss_of(plain, scheduler, batch, UNIFORM, torch.float32)
+        loss = losses_of(plain, scheduler, batch, UNIFORM, torch.float32).mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(plain.network.parameters(), 1.0)

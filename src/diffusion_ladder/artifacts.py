@@ -7,11 +7,14 @@ or the new one, never half of either. Byte-stable: equal contents give equal fil
 import hashlib
 import json
 import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
+
+from diffusion_ladder.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,28 +28,36 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically, creating its folder; permissions follow the umask."""
-    path = Path(path)
+def partial(path: Path) -> Path:
+    """Where a file or folder is put together. The name is fixed: what a killed process left is used up by the next."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling to write a file to; it takes the place of `path` only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = partial(path)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def current_umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file atomically, creating its folder.
+
+    Raises:
+        UserError: it can't be written, for example to a full disk; what stood there before still does.
+    """
+    try:
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -64,15 +75,17 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_tensors(path: str | Path, tensors: "dict[str, Tensor]", metadata: dict[str, Any]) -> None:
-    """Write named tensors and their metadata as safetensors, atomically.
-
-    The same tensors and metadata give the same bytes, whatever the order of the dictionaries.
-    """
+def serialise(tensors: "dict[str, Tensor]", metadata: dict[str, Any]) -> bytes:
+    """Named tensors and their metadata as safetensors: equal ones give equal bytes, in whatever order they come."""
     import safetensors.torch  # here and below, because torch takes a second that some stages needn't wait
 
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    write_bytes(path, safetensors.torch.save(ordered, {METADATA_KEY: canonical_json(metadata)}))
+    return safetensors.torch.save(ordered, {METADATA_KEY: canonical_json(metadata)})
+
+
+def write_tensors(path: str | Path, tensors: "dict[str, Tensor]", metadata: dict[str, Any]) -> None:
+    """Write named tensors and their metadata as safetensors, atomically."""
+    write_bytes(path, serialise(tensors, metadata))
 
 
 def read_tensors(path: str | Path) -> "dict[str, Tensor]":

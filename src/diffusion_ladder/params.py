@@ -21,6 +21,7 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 NoisingScheduler = Literal["ddpm", "ddim", "diffusers_ddpm", "diffusers_ddim"]  # x_t as in DDPM's eq. 4
 SamplerName = NoisingScheduler | Literal["dpm_solver", "heun", "diffusers_dpm_solver", "diffusers_heun"]
 StepCount = Positive | Literal["all"]
+SAMPLE_COUNTS = ("count", "comparison_count", "trajectory_count")
 DiceBearOptions = dict[str, int | float | str | list[str | int | float] | dict[str, int | float]]
 
 
@@ -36,6 +37,12 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "float32", "bf16"]
     threads: Positive
+
+
+class Checkpoints(Section):
+    """How often a training saves its state."""
+
+    seconds: Annotated[float, Field(ge=0)]
 
 
 class PointsSource(Section):
@@ -313,11 +320,23 @@ class Training(Section):
     learning_rate: PositiveFloat
     warmup_steps: NotNegative
     weight_decay: Annotated[float, Field(ge=0)]
+    adam_betas: Annotated[list[Share], Field(min_length=2, max_length=2)]
     gradient_clip: PositiveFloat
     ema_decay: Share
+    ema_warmup: Positive
     label_dropout: Share
     loss_weight: LossWeight
     log_every: Positive
+
+
+class Previews(Section):
+    """The samples that are drawn during training."""
+
+    at: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    count: Positive
+    steps: Positive
+    spacing: Literal["leading", "linspace", "trailing"]
+    clip_sample: bool
 
 
 class Model(Section):
@@ -330,6 +349,7 @@ class Model(Section):
     schedule: Schedule
     schedulers: Schedulers
     training: Training
+    previews: Previews
 
 
 class Sampling(Section):
@@ -383,6 +403,7 @@ class Parameters(Section):
 
     seed: NotNegative
     runtime: Runtime
+    checkpoints: Checkpoints
     datasets: dict[str, Annotated[Points | Digits | Portraits, Field(discriminator="kind")]]
     classifiers: dict[str, Classifier]
     models: dict[str, Model]
@@ -414,6 +435,8 @@ class Parameters(Section):
             steps = getattr(sampling, key)
             if steps != "all" and steps > T:
                 raise ValueError(f"sampling.{name}.{key}: {steps} is more than T = {T} of its schedule")
+        if model.previews.steps > T:
+            raise ValueError(f"models.{name}.previews.steps: {model.previews.steps} is more than T = {T}")
         if sampling.trajectory_count > min(sampling.count, sampling.comparison_count):
             raise ValueError(f"sampling.{name}.trajectory_count: more than the samples that are drawn")
         self.check_classes(name, model, sampling)
@@ -422,9 +445,10 @@ class Parameters(Section):
         """A conditional rung needs counts that its classes share evenly; guidance needs a null label."""
         dataset = self.datasets[model.dataset]
         classes = len(dataset.preprocess.class_names) if isinstance(dataset, Portraits) else 1
-        for key in ("count", "comparison_count", "trajectory_count"):
-            if getattr(sampling, key) % classes:
-                raise ValueError(f"sampling.{name}.{key}: {getattr(sampling, key)} is no multiple of {classes} classes")
+        counts = {f"sampling.{name}.{key}": getattr(sampling, key) for key in SAMPLE_COUNTS}
+        for key, count in (counts | {f"models.{name}.previews.count": model.previews.count}).items():
+            if count % classes:
+                raise ValueError(f"{key}: {count} is no multiple of {classes} classes")
         if model.training.label_dropout and classes == 1:
             raise ValueError(f"models.{name}.training.label_dropout: {model.dataset} has no labels to drop")
         if sampling.guidance_scale != 1 and not model.training.label_dropout:

@@ -6,7 +6,7 @@ The names in params.yaml are module names under networks/ and schedulers/; a mod
 import functools
 import importlib
 import os
-import tempfile
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffusion_ladder.artifacts import read_json, write_json
+from diffusion_ladder.artifacts import partial, read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.diffusion.schedules import NoiseSchedule, make_schedule
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import Network, Schedule, network_settings
 from diffusion_ladder.randomness import seed_of
 from diffusion_ladder.torchvision_import import repair_torchvision
@@ -115,14 +116,21 @@ def save_rung(rung: Rung, folder: str | Path, scheduler: Any, facts: dict[str, A
         facts: what rung.json says besides what loading needs, such as the number of images seen.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        network_module(rung.settings).save(rung.network, Path(temporary))
+    temporary = partial(folder)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        network_module(rung.settings).save(rung.network, temporary)
         if hasattr(scheduler, "save_pretrained"):
             scheduler.save_pretrained(temporary)
-        write_json(Path(temporary) / CARD, describe(rung) | facts)
-        for file in sorted(Path(temporary).iterdir()):
+        write_json(temporary / CARD, describe(rung) | facts)
+        folder.mkdir(exist_ok=True)
+        for file in sorted(temporary.iterdir()):
             os.replace(file, folder / file.name)
+    except OSError as error:
+        raise UserError(f"{folder} can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def describe(rung: Rung) -> dict[str, Any]:

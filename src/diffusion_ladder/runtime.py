@@ -1,10 +1,12 @@
 """What every stage shares: its parameters, device, threads, precision and run record."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 import re
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import threadpoolctl
 import yaml
 
-from diffusion_ladder.artifacts import write_json
+from diffusion_ladder.artifacts import canonical_json, sha256_of_file, write_json
 from diffusion_ladder.errors import ParameterError, UserError
 from diffusion_ladder.params import Parameters, Runtime, load_parameters, look_up
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 RUN_RECORDS = Path("reports/run")
+COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions change what is computed
 
 
 class Stage:
@@ -43,6 +46,7 @@ class Stage:
         self.parameters_read: set[str] = set()
         self._parameters = load_parameters()
         self._declared = declared_parameters(name, key, self._parameters)
+        self._dependencies = declarations(name, key, self._parameters, "deps")
         self.circumstances: dict[str, Any] = {"device": "cpu", "device_name": processor_name()}
         if "runtime" in self._declared:
             self._configure(self.parameter("runtime"))
@@ -79,6 +83,23 @@ class Stage:
         self.parameters_read.add("")
         return self._parameters
 
+    @property
+    def checkpoint_seconds(self) -> float:
+        """Time between two checkpoints: it shapes no result, so that no stage declares it."""
+        return self._parameters.checkpoints.seconds
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides the stage's result: dependencies, parameters, and how this machine computes."""
+        values = self._parameters.model_dump(mode="json")
+        facts = {
+            "stage": self.label,
+            "dependencies": {path: sha256_of_file(path) for path in self._dependencies},
+            "parameters": {key: look_up(values, key) for key in self._declared},
+            "versions": {name: importlib.metadata.version(name) for name in COMPUTING},
+            "computed_by": self.describe(),
+        }
+        return hashlib.sha256(canonical_json(facts).encode("utf-8")).hexdigest()
+
     def _configure(self, settings: Runtime) -> None:
         from diffusion_ladder.device import configure  # here, because it imports torch, which many stages don't need
 
@@ -93,6 +114,11 @@ class Stage:
 
 def declared_parameters(name: str, key: str, parameters: Parameters, path: str | Path = "dvc.yaml") -> list[str]:
     """The parameters that dvc.yaml lists for a stage, with ${key} and ${item...} filled in; "" stands for all."""
+    return declarations(name, key, parameters, "params", path)
+
+
+def declarations(name: str, key: str, parameters: Parameters, what: str, path: str | Path = "dvc.yaml") -> list[str]:
+    """The entries of a list in a stage of dvc.yaml, with ${key} and ${item...} filled in; "" for a mapping."""
     definition = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["stages"][name]
     values: dict[str, Any] = {"key": key}
     if "foreach" in definition:
@@ -101,10 +127,9 @@ def declared_parameters(name: str, key: str, parameters: Parameters, path: str |
             raise UserError(f"{name}: there is no {key!r}; choose one of {', '.join(entries)}")
         values["item"] = entries[key]
         definition = definition["do"]
-    declared = definition.get("params", [])
     return [
         "" if isinstance(entry, dict) else re.sub(r"\$\{(.+?)\}", lambda m: str(look_up(values, m[1])), entry)
-        for entry in declared
+        for entry in definition.get(what, [])
     ]
 
 
@@ -128,6 +153,8 @@ def run_stage(main: Callable[[Stage], None]) -> None:
         main(stage)
     except UserError as error:
         sys.exit(f"{name}{'@' + key if key else ''}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
 
 

@@ -1,40 +1,20 @@
 """Files that come from elsewhere: copied or downloaded, verified by checksum, and put in place in one step."""
 
-import contextlib
 import hashlib
 import http.client
-import os
 import shutil
-import tempfile
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import current_umask, sha256_of_file
+from diffusion_ladder.artifacts import replacing, sha256_of_file
 from diffusion_ladder.errors import UserError
 
 TIMEOUT_SECONDS = 30  # without a byte from a server
 CHUNK_BYTES = 1 << 16
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary sibling to write a large file to; it takes the place of `path` only if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~current_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def copy_file(source: Path, target: Path) -> None:

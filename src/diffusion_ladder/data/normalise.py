@@ -80,3 +80,9 @@ def unnormalise(x: Tensor, normalisation: Normalisation) -> Tensor:
     if normalisation.bytes:
         return (values * 255).round().clamp(0, 255).to(torch.uint8)  # without the clamp, 256 would wrap to 0
     return values
+
+
+def mean_square(data: Tensor, normalisation: Normalisation) -> float:
+    """Mean square of all normalised values of a data set as stored, a part at a time."""
+    total = sum(normalise(part, normalisation).double().square().sum().item() for part in data.split(1000))
+    return total / data.numel()

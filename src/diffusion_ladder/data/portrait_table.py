@@ -10,8 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from diffusion_ladder.artifacts import replacing
 from diffusion_ladder.data.decoding import FORMATS, UndecodableImageError, decode_image
-from diffusion_ladder.data.files import replacing
 from diffusion_ladder.errors import UserError
 
 FILE_NAME = "portraits.parquet"

@@ -43,6 +43,22 @@ def training_target(prediction_type: str, x0: Tensor, noise: Tensor, alpha_bar_t
             raise unknown_prediction_type(prediction_type)
 
 
+def target_mean_square(prediction_type: str, alpha_bar: Tensor, data_mean_square: float) -> Tensor:
+    """E |target|^2 per value at alpha_bar (T,): the squared error of a network that always answers zero.
+
+    data_mean_square: E x_0^2 of the normalised data; epsilon has mean square 1, and is independent of x_0.
+    """
+    match prediction_type:
+        case "epsilon":
+            return torch.ones_like(alpha_bar)
+        case "sample":
+            return torch.full_like(alpha_bar, data_mean_square)
+        case "v_prediction":
+            return alpha_bar + (1 - alpha_bar) * data_mean_square
+        case _:
+            raise unknown_prediction_type(prediction_type)
+
+
 def velocity(x0: Tensor, noise: Tensor, alpha_bar_t: Tensor | float) -> Tensor:
     """v = sqrt(alpha_bar_t) epsilon - sqrt(1 - alpha_bar_t) x_0 (Salimans and Ho, arXiv 2202.00512, section 4)."""
     signal_scale, noise_scale = signal_and_noise_scales(alpha_bar_t, x0)

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
-from diffusion_ladder.data.normalise import Normalisation, normalise
 from diffusion_ladder.diffusion.schedules import NoiseSchedule
 from diffusion_ladder.figures import style
 from diffusion_ladder.figures.process import schedule_crossing
@@ -32,27 +31,6 @@ def smooth(values: Sequence[float]) -> list[float]:
     reaches = [min(reach, index) for index in range(len(values))]
     windows = [values[index - near : index + near + 1] for index, near in enumerate(reaches)]
     return [sum(window) / len(window) for window in windows]
-
-
-def mean_square(data: Tensor, normalisation: Normalisation) -> float:
-    """Mean square of all normalised values of a data set as stored, a part at a time."""
-    total = sum(normalise(part, normalisation).double().square().sum().item() for part in data.split(1000))
-    return total / data.numel()
-
-
-def zero_predictor_loss(schedule: NoiseSchedule, prediction_type: str, data_mean_square: float) -> float:
-    """The loss of a network that always answers zero: the mean square of the target, over uniform t.
-
-    The target is epsilon (mean square 1), x_0, or v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x_0.
-
-    Args:
-        data_mean_square: of the normalised training data.
-    """
-    if prediction_type == "epsilon":
-        return 1.0
-    if prediction_type == "sample":
-        return data_mean_square
-    return (schedule.alpha_bar + (1 - schedule.alpha_bar) * data_mean_square).mean().item()
 
 
 def label_logarithms(axes: Axes, values: Sequence[float]) -> None:
@@ -172,11 +150,11 @@ def schedule_exhibit(artifacts: RungArtifacts, schedule: NoiseSchedule) -> Exhib
     )
 
 
-def training_exhibit(artifacts: RungArtifacts, schedule: NoiseSchedule) -> Exhibit:
+def training_exhibit(artifacts: RungArtifacts) -> Exhibit:
     """training.png."""
     rung, log = artifacts.rung, artifacts.training_log
     target = rung["schedule"]["prediction_type"]
-    zero_loss = zero_predictor_loss(schedule, target, mean_square(artifacts.data["train"], artifacts.normalisation))
+    zero_loss = rung["zero_loss"]
     final = smooth(log["loss"])[-1]
     return Exhibit(
         "training.png",
@@ -193,4 +171,4 @@ def training_exhibit(artifacts: RungArtifacts, schedule: NoiseSchedule) -> Exhib
 def exhibits(artifacts: RungArtifacts, schedule: NoiseSchedule) -> Iterator[Exhibit]:
     """The schedule of a rung and its training."""
     yield schedule_exhibit(artifacts, schedule)
-    yield training_exhibit(artifacts, schedule)
+    yield training_exhibit(artifacts)

@@ -62,7 +62,7 @@ EXCERPTS = (
         lambda model, sampling: not model.schedulers.training.startswith("diffusers_"),
     ),
     Excerpt("draw_batch", "A batch is drawn", "training/loop.py", "draw_batch", always),
-    Excerpt("loss_of", "The loss is computed", "training/loop.py", "loss_of", always),
+    Excerpt("losses_of", "The loss is computed", "training/loop.py", "losses_of", always),
     Excerpt("reverse_process", "Samples are drawn", "sampling/loop.py", "reverse_process", always),
     Excerpt("ddpm_step", "One step of DDPM", "schedulers/ddpm.py", "DDPMScheduler.step", uses_own("ddpm")),
     Excerpt("ddim_step", "One step of DDIM", "schedulers/ddim.py", "DDIMScheduler.step", uses_own("ddim")),

@@ -5,11 +5,11 @@ nobody's dependency; and it imports nothing heavy, so that it costs next to noth
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_ladder.artifacts import write_text
 from diffusion_ladder.report.rendering import environment, render
 
 FOLDER = Path("reports/run")
@@ -103,10 +103,8 @@ def moment(text: Any) -> str:
 
 def write_run_page(folder: Path = FOLDER) -> Path:
     """Write FOLDER/index.html from the records beside it, in one step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target, temporary = folder / "index.html", folder / ".index.html.new"
-    temporary.write_text(run_page(read_records(folder)), encoding="utf-8")
-    os.replace(temporary, target)
+    target = folder / "index.html"
+    write_text(target, run_page(read_records(folder)))
     return target
 
 

@@ -17,17 +17,12 @@ def is_guided(timestep: float, T: int, settings: Sampling) -> bool:
     return settings.guidance_scale != 1 and first <= timestep / T < last
 
 
-def guided(rung: Rung, labels: Tensor | None, settings: Sampling, precision: torch.dtype) -> Predict:
-    """The prediction that a sampler asks for: (B, ...) noisy samples at a timestep () to (B, ...), in float32.
-
-    With guidance scale w it is null + w (conditional - null), eq. 6 with w = 1 + their w. At w = 1, and outside the
-    guidance interval, it is the conditional prediction, which is then computed alone; elsewhere each prediction costs
-    two network evaluations.
+def conditional(rung: Rung, labels: Tensor | None, precision: torch.dtype) -> Predict:
+    """The network's own prediction: (B, ...) noisy samples at a timestep () to (B, ...), in float32.
 
     Args:
         rung: the model, in evaluation mode.
         labels: (B,) int64 requested labels, or None for an unconditional model.
-        settings: scale and interval of the guidance.
         precision: of matrix products.
     """
 
@@ -36,10 +31,30 @@ def guided(rung: Rung, labels: Tensor | None, settings: Sampling, precision: tor
         if samples.ndim == 4:
             samples = samples.contiguous(memory_format=torch.channels_last)
         with torch.autocast(samples.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-            conditional = rung.network(samples, timesteps, labels).float()
-            if labels is None or rung.null_label is None or not is_guided(float(timestep), rung.schedule.T, settings):
-                return conditional
-            null = rung.network(samples, timesteps, torch.full_like(labels, rung.null_label)).float()
-        return null + settings.guidance_scale * (conditional - null)
+            return rung.network(samples, timesteps, labels).float()
+
+    return predict
+
+
+def guided(rung: Rung, labels: Tensor | None, settings: Sampling, precision: torch.dtype) -> Predict:
+    """The prediction that a sampler asks for, as that of `conditional`, with the same arguments.
+
+    With guidance scale w it is null + w (conditional - null), eq. 6 with w = 1 + their w. At w = 1, and outside the
+    guidance interval, it is the conditional prediction, which is then computed alone; elsewhere each prediction costs
+    two network evaluations.
+
+    Args:
+        settings: scale and interval of the guidance.
+    """
+    with_label = conditional(rung, labels, precision)
+    if labels is None or rung.null_label is None:
+        return with_label
+    without_label = conditional(rung, torch.full_like(labels, rung.null_label), precision)
+
+    def predict(samples: Tensor, timestep: Tensor) -> Tensor:
+        if not is_guided(float(timestep), rung.schedule.T, settings):
+            return with_label(samples, timestep)
+        null = without_label(samples, timestep)
+        return null + settings.guidance_scale * (with_label(samples, timestep) - null)
 
     return predict

@@ -1,16 +1,23 @@
 """Exponential moving average of the weights, from which samples are drawn."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 
-def ema_decay(step: int, longest: float) -> float:
-    """The decay at a step (counted from 1): it rises as (1 + step) / (10 + step) up to `longest`.
+def ema_decay(step: int, longest: float, warmup: int) -> float:
+    """The decay at a step (counted from 1): it rises as (1 + step) / (warmup + step) up to `longest`.
 
-    The average then always covers about the last tenth of the run, until it covers 1 / (1 - longest) steps: without the
-    rise, the random initial weights would stay in it long after training has left them.
+    With a warm-up of 10 the average always covers about the last tenth of the run, until it covers 1 / (1 - longest)
+    steps: without the rise, the random initial weights would stay in it long after training has left them.
     """
-    return min(longest, (1 + step) / (10 + step))
+    return min(longest, (1 + step) / (warmup + step))
+
+
+def half_life(decay: float, batch_size: int) -> float:
+    """Images after which a step's weights count half as much in the average: those of log(1/2) / log(decay) steps."""
+    return batch_size * math.log(0.5) / math.log(decay) if decay else 0.0
 
 
 class ExponentialMovingAverage:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_ladder.data.normalise import normalise
-from diffusion_ladder.diffusion.targets import loss_weight, training_target
+from diffusion_ladder.diffusion.targets import loss_weight, target_mean_square, training_target
 from diffusion_ladder.params import LossWeight, Training
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, channels_last, noise_schedule
@@ -28,12 +28,16 @@ class Step:
     Attributes:
         number: steps done, from 1.
         loss: scalar, mean squared error of the prediction, weighted.
+        losses: (B,) the same of each example.
+        timesteps: (B,) int64, at which they were noised.
         gradient_norm: scalar, before clipping.
         learning_rate: of this step.
     """
 
     number: int
     loss: Tensor
+    losses: Tensor
+    timesteps: Tensor
     gradient_norm: Tensor
     learning_rate: float
 
@@ -46,6 +50,33 @@ class Batch:
     timesteps: Tensor  # (B,) int64 in [0, T)
     noise: Tensor  # (B, ...) standard normal
     labels: Tensor | None  # (B,) int64, or None for an unconditional model
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes from step to step: with data, parameters and code, it decides all steps to come.
+
+    Attributes:
+        network: in training mode.
+        optimiser: with its moments.
+        average: of the network's weights.
+        steps: done so far.
+    """
+
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: ExponentialMovingAverage
+    steps: int = 0
+
+
+def initial_state(rung: Rung, settings: Training) -> TrainingState:
+    """Before the first step; the rung's network is trained in place."""
+    network = channels_last(rung.network).train()
+    beta_1, beta_2 = settings.adam_betas
+    optimiser = torch.optim.AdamW(
+        network.parameters(), betas=(beta_1, beta_2), weight_decay=settings.weight_decay, fused=True
+    )
+    return TrainingState(network, optimiser, ExponentialMovingAverage(network))
 
 
 def learning_rate_at(step: int, settings: Training) -> float:
@@ -84,8 +115,11 @@ def draw_batch(rung: Rung, data: Tensor, labels: Tensor, settings: Training, ste
     return Batch(x0, timesteps.to(x0.device), noise.to(x0.device), chosen)
 
 
-def loss_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight, precision: torch.dtype) -> Tensor:
-    """Mean of weight(t) |target - network(x_t, t)|^2 (DDPM, eq. 14), in float32 whatever the network's precision."""
+def losses_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight, precision: torch.dtype) -> Tensor:
+    """weight(t) |target - network(x_t, t)|^2 of each example (DDPM, eq. 14), averaged over its values: (B,).
+
+    In float32 whatever the network's precision.
+    """
     prediction_type = rung.schedule.prediction_type
     alpha_bar = noise_schedule(rung.schedule).alpha_bar_at(batch.timesteps)  # (B,) float64
     x_t = scheduler.add_noise(batch.x0, batch.noise, batch.timesteps)
@@ -95,8 +129,19 @@ def loss_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight, pre
         prediction = rung.network(x_t, batch.timesteps, batch.labels)
     target = training_target(prediction_type, batch.x0, batch.noise, alpha_bar)
     error = (prediction.float() - target).square().flatten(1).mean(1)  # (B,)
-    weight = loss_weight(weighting.name, prediction_type, alpha_bar / (1 - alpha_bar), weighting.gamma)  # (B,)
-    return (weight.float().to(error.device) * error).mean()
+    return weight_of(prediction_type, alpha_bar, weighting).float().to(error.device) * error
+
+
+def weight_of(prediction_type: str, alpha_bar: Tensor, weighting: LossWeight) -> Tensor:
+    """The weight of the squared error at alpha_bar (B,)."""
+    return loss_weight(weighting.name, prediction_type, alpha_bar / (1 - alpha_bar), weighting.gamma)
+
+
+def zero_loss(rung: Rung, weighting: LossWeight, data_mean_square: float) -> float:
+    """The expected loss of a network that always answers zero; data_mean_square is that of the normalised data."""
+    prediction_type, alpha_bar = rung.schedule.prediction_type, noise_schedule(rung.schedule).alpha_bar  # (T,)
+    square = target_mean_square(prediction_type, alpha_bar, data_mean_square)
+    return (weight_of(prediction_type, alpha_bar, weighting) * square).mean().item()
 
 
 def train(
@@ -107,6 +152,7 @@ def train(
     settings: Training,
     seed: int,
     precision: torch.dtype = torch.float32,
+    state: TrainingState | None = None,
 ) -> Iterator[Step]:
     """Train a rung's network in place; at the end it holds the averaged weights.
 
@@ -118,24 +164,26 @@ def train(
         settings: steps, batch size, learning rate and so on.
         seed: the root seed.
         precision: of matrix products; loss, optimiser and average stay in float32.
+        state: of this rung's network, from which to go on; None to begin.
 
     Yields:
-        A `Step` after each optimiser step and update of the average.
+        A `Step` after each optimiser step and update of the average; `state` is then that after the step.
     """
-    network = channels_last(rung.network).train()
-    parameters = list(network.parameters())
-    optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True)
-    average = ExponentialMovingAverage(network)
-    for step in range(settings.steps):
-        for group in optimiser.param_groups:
+    state = state or initial_state(rung, settings)
+    parameters = list(state.network.parameters())
+    for step in range(state.steps, settings.steps):
+        for group in state.optimiser.param_groups:
             group["lr"] = learning_rate_at(step, settings)
         batch = draw_batch(rung, data, labels, settings, step, seed)
-        loss = loss_of(rung, scheduler, batch, settings.loss_weight, precision)
-        optimiser.zero_grad()
+        losses = losses_of(rung, scheduler, batch, settings.loss_weight, precision)
+        loss = losses.mean()
+        state.optimiser.zero_grad()
         loss.backward()
         gradient_norm = nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
-        optimiser.step()
-        average.update(network, ema_decay(step + 1, settings.ema_decay))
-        yield Step(step + 1, loss.detach(), gradient_norm, learning_rate_at(step, settings))
-    average.copy_to(network)
-    network.eval()
+        state.optimiser.step()
+        state.steps = step + 1
+        state.average.update(state.network, ema_decay(state.steps, settings.ema_decay, settings.ema_warmup))
+        rate = learning_rate_at(step, settings)
+        yield Step(state.steps, loss.detach(), losses.detach(), batch.timesteps, gradient_norm, rate)
+    state.average.copy_to(state.network)
+    state.network.eval()
