@@ -1,10 +1,13 @@
 """Draw one rung's samples with its two samplers, from the same noise."""
 
 from dataclasses import replace
+from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_ladder.artifacts import write_tensors
+from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.rungs import load_rung, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.loop import Samples, draw_samples
@@ -24,32 +27,40 @@ def facts_of(stage: Stage, use: str, drawn: Samples) -> dict[str, object]:
     }
 
 
-def main(stage: Stage) -> None:
-    """Write the samples of both samplers, and the way of the first few from noise."""
+def draw_files(stage: Stage, processes: Processes) -> dict[str, tuple[dict[str, Tensor], dict[str, Any]]]:
+    """Tensors and metadata of each file: the samples of both samplers, and the way of the first few from noise."""
     settings = stage.parameter(f"sampling.{stage.key}")
     rung = load_rung(f"models/{stage.key}")
     rung = replace(rung, network=rung.network.to(stage.device))
     print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
-    trajectories, facts = {}, {}
+    files, trajectories, facts = {}, {}, {}
     runs = {
         "sampling": (settings.steps, settings.count),
         "comparison": (settings.comparison_steps, settings.comparison_count),
     }
+    precision, seed = stage.precision, stage.parameter("seed")
     for use, (steps, count) in runs.items():
         sampler = stage.parameter(f"models.{stage.key}.schedulers.{use}")
-        total = count * (rung.schedule.T if steps == "all" else steps)
-        with tqdm(total=total, desc=f"{stage.label} {sampler}", unit=" evaluations", unit_scale=True) as progress:
-            drawn = draw_samples(
-                rung, sampler, settings, steps, count, stage.parameter("seed"), stage.precision, progress.update
-            )
+        total = len(processes.share(count)) * (rung.schedule.T if steps == "all" else steps)
+        bar: dict[str, Any] = {"desc": f"{stage.label} {sampler}", "unit": " evaluations", "unit_scale": True}
+        with tqdm(total=total, disable=not stage.launch.is_main, **bar) as progress:
+            drawn = draw_samples(rung, sampler, settings, steps, count, seed, precision, progress.update, processes)
         facts[use] = facts_of(stage, use, drawn)
         suffix = "" if use == "sampling" else ".comparison"
-        samples = {"samples": drawn.samples, "labels": drawn.labels}
-        write_tensors(f"data/samples/{stage.key}{suffix}.safetensors", samples, facts[use])
+        files[suffix] = {"samples": drawn.samples, "labels": drawn.labels}, facts[use]
         for name in ("states", "predicted", "timesteps", "final"):
             trajectories[f"{use}.{name}"] = getattr(drawn, name)
-    write_tensors(f"data/samples/{stage.key}.trajectories.safetensors", trajectories, facts)
+    return files | {".trajectories": (trajectories, facts)}
+
+
+def main(stage: Stage) -> None:
+    """Draw with all processes, and let the main one write."""
+    with processes_of(stage.launch, stage.device) as processes:
+        files = draw_files(stage, processes)
+    if stage.launch.is_main:
+        for suffix, (tensors, metadata) in files.items():
+            write_tensors(f"data/samples/{stage.key}{suffix}.safetensors", tensors, metadata)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, many_processes=True)

@@ -10,7 +10,7 @@ from conftest import PROJECT
 FLOORS = {
     1: "errors randomness artifacts params torchvision_import diffusion networks data evaluation figures",
     2: "schedulers device runtime report",
-    3: "rungs",
+    3: "rungs processes",
     4: "training sampling",
     5: "consistency presets verify stages",
 }

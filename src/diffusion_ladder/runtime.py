@@ -2,14 +2,17 @@
 
 import hashlib
 import importlib.metadata
+import io
 import os
 import platform
 import re
 import resource
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,35 @@ if TYPE_CHECKING:
 
 RUN_RECORDS = Path("reports/run")
 COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions change what is computed
+LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Which process of a stage this is.
+
+    Attributes:
+        rank: from 0, which is the main process: it alone writes.
+        count: of all processes.
+    """
+
+    rank: int
+    count: int
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Launch":
+        """What `torchrun` and `accelerate launch` say in the environment variables; without them, the only process."""
+        if "RANK" not in environment:
+            return ALONE
+        return cls(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+
+ALONE = Launch(0, 1)
 
 
 class Stage:
@@ -33,21 +65,27 @@ class Stage:
     Attributes:
         name: the stage's name in dvc.yaml, such as `train`.
         key: the entry of its `foreach`, such as `circles`; empty for a stage without one.
+        launch: which of its processes this is.
         device, precision: what it computes with, in a stage that lists `runtime`.
-        circumstances: the device, its name, threads and precision, for the run record.
+        circumstances: the device, its name, threads, precision and number of processes, for the run record.
     """
 
     device: "torch.device"
     precision: "torch.dtype"
 
-    def __init__(self, name: str, key: str) -> None:
+    def __init__(self, name: str, key: str, launch: Launch = ALONE) -> None:
         self.name = name
         self.key = key
+        self.launch = launch
         self.parameters_read: set[str] = set()
         self._parameters = load_parameters()
         self._declared = declared_parameters(name, key, self._parameters)
         self._dependencies = declarations(name, key, self._parameters, "deps")
-        self.circumstances: dict[str, Any] = {"device": "cpu", "device_name": processor_name()}
+        self.circumstances: dict[str, Any] = {
+            "device": "cpu",
+            "device_name": processor_name(),
+            "processes": launch.count,
+        }
         if "runtime" in self._declared:
             self._configure(self.parameter("runtime"))
         else:
@@ -108,8 +146,9 @@ class Stage:
         self.circumstances |= {"threads": settings.threads, **compute.circumstances}
 
     def describe(self) -> str:
-        """Device, threads and precision in one line."""
-        return "{device} ({device_name}), {threads} threads, {precision}".format(**self.circumstances)
+        """Device, threads, precision and number of processes in one line."""
+        words = "{device} ({device_name}), {threads} threads, {precision}".format(**self.circumstances)
+        return words + (f", {self.launch.count} processes" if self.launch.count > 1 else "")
 
 
 def declared_parameters(name: str, key: str, parameters: Parameters, path: str | Path = "dvc.yaml") -> list[str]:
@@ -140,22 +179,49 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def run_stage(main: Callable[[Stage], None]) -> None:
+def start_processes(command: str) -> None:
+    """Become the command that starts this stage's processes, if there is one.
+
+    Raises:
+        UserError: it can't be run.
+    """
+    if words := shlex.split(command):
+        try:
+            os.execvp(words[0], [*words, *sys.argv])
+        except OSError as error:
+            raise UserError(f"{LAUNCHER}: {words[0]} can't be run: {error.strerror}") from None
+
+
+def run_stage(main: Callable[[Stage], None], many_processes: bool = False) -> None:
     """Run a stage script: `python stages/NAME.py [KEY]`.
 
     Prints the device first; turns an error that the user can mend into one line and exit code 1; writes the run record.
+    Of several processes, the main one alone writes to standard output.
+
+    Args:
+        main: the stage's work.
+        many_processes: whether several processes can share it.
     """
     name, key = Path(sys.argv[0]).stem, "".join(sys.argv[1:2])
     start = time.perf_counter()
+    launch = Launch.of(os.environ)
     try:
-        stage = Stage(name, key)
+        if many_processes:
+            start_processes(os.environ.pop(LAUNCHER, ""))
+        elif launch.count > 1:
+            raise UserError("this stage is the work of one process: start it without a launcher")
+        if not launch.is_main:
+            sys.stdout = io.StringIO()
+        stage = Stage(name, key, launch)
         print(f"{stage.label}: {stage.describe()}", flush=True)
         main(stage)
     except UserError as error:
-        sys.exit(f"{name}{'@' + key if key else ''}: {error}")
+        process = "" if launch.is_main else f" (process {launch.rank})"
+        sys.exit(f"{name}{'@' + key if key else ''}{process}: {error}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
+    if launch.is_main:
+        write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
 
 
 def run_record(stage: Stage, seconds: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import unnormalise
 from diffusion_ladder.params import Sampling
+from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_scheduler
 from diffusion_ladder.sampling.guidance import Predict, guided, is_guided
@@ -115,6 +116,7 @@ def draw_samples(
     seed: int,
     precision: torch.dtype = torch.float32,
     progress: Any = None,
+    processes: Processes = ONE_PROCESS,
 ) -> Samples:
     """Draw `count` samples, an equal share for each class, the same noise under each class.
 
@@ -127,36 +129,40 @@ def draw_samples(
         seed: the root seed.
         precision: of matrix products.
         progress: called after every step with the number of samples that made it (for a progress bar).
+        processes: among which the samples are shared; each gets all of them.
     """
     per_class = count // max(1, rung.num_classes)
     kept_per_class = settings.trajectory_count // max(1, rung.num_classes)
+    every, own = torch.arange(count), processes.share(count)
+    followed = every % per_class < kept_per_class
     finished, kept = [], []
-    for indices in torch.arange(count).split(settings.batch_size):
+    for indices in own.split(settings.batch_size):
         labels = (indices // per_class).to(device_of(rung)) if rung.num_classes else None
         generators = [generator(seed, "sample", rung.model, "noise", int(i)) for i in indices % per_class]
         x_T = torch.stack([torch.randn(rung.sample_shape, generator=g) for g in generators]).to(device_of(rung))
         scheduler, step_options = sampler_for(sampler, rung, settings, steps)  # anew: it remembers where it is
         frames = frame_indices(len(scheduler.timesteps), settings.trajectory_frames)
         predict = guided(rung, labels, settings, precision)
-        followed = (indices % per_class < kept_per_class).to(x_T.device)
+        here = followed[indices].to(x_T.device)
         rows = []
         for state in reverse_process(predict, scheduler, x_T, generators, **step_options):
             if state.index in frames:
-                rows.append(torch.stack([state.x_t[followed], state.x_0[followed]]))
+                rows.append(torch.stack([state.x_t[here], state.x_0[here]], dim=1))
             if progress is not None:
                 progress(len(indices))
         finished.append(state.previous)
-        kept.append(torch.stack(rows))  # (F, 2, K of this batch, ...)
-    samples = unnormalise(torch.cat(finished), rung.normalisation).cpu()
-    trajectory = unnormalise(torch.cat(kept, dim=2), rung.normalisation).cpu()  # (F, 2, K, ...)
-    every = torch.arange(count)
+        kept.append(torch.stack(rows, dim=1))  # (K of this batch, F, 2, ...)
+    samples = processes.gather(unnormalise(torch.cat(finished), rung.normalisation).cpu(), own, count)
+    trajectory = unnormalise(torch.cat(kept), rung.normalisation).cpu()  # (K of this process, F, 2, ...)
+    places = followed.cumsum(0)[own[followed[own]]] - 1
+    trajectory = processes.gather(trajectory, places, int(followed.sum())).movedim(0, 2)  # (F, 2, K, ...)
     return Samples(
         samples=samples,
         labels=every // per_class if rung.num_classes else torch.full((count,), -1),
         states=trajectory[:, 0],
         predicted=trajectory[:, 1],
         timesteps=scheduler.timesteps.cpu()[frames].round().long(),
-        final=samples[every % per_class < kept_per_class],
+        final=samples[followed],
         nfe=sum(1 + is_guided(float(t), rung.schedule.T, settings) for t in scheduler.timesteps),
     )
 
