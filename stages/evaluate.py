@@ -71,7 +71,7 @@ def main(stage: Stage) -> None:
     counts = {"sample_count": sizes.sample_count, "comparison_count": len(comparison["samples"])}
     nfe = {
         "nfe": read_metadata(f"data/samples/{stage.key}.safetensors")["nfe"],
-        "comparison_nfe": read_metadata(f"data/samples/{stage.key}.comparison.safetensors")["nfe"],
+        "nfe_of_comparison": read_metadata(f"data/samples/{stage.key}.comparison.safetensors")["nfe"],
     }
     write_json(f"reports/metrics/{stage.key}.json", metrics | counts | nfe | {"repetitions": sizes.repetitions})
 

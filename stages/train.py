@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_metadata, read_tensors, write_tensors, write_text
 from diffusion_ladder.data.normalise import Normalisation, mean_square
-from diffusion_ladder.diffusion.schedules import terminal_snr_notice
+from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
 from diffusion_ladder.params import Previews, Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule, parameter_count, save_rung
 from diffusion_ladder.runtime import Stage, run_stage

@@ -48,7 +48,7 @@ def measurement(name, samples, comparison, floor, ceiling, deviation):
 
 
 def metrics_for(kind, shift):
-    sizes = {"sample_count": 500, "repetitions": 3}
+    sizes = {"sample_count": 500, "repetitions": 3, "nfe": 137, "nfe_of_comparison": 67}
     if kind == "points":
         return {
             **measurement("wasserstein_2", 0.0713 + shift, 0.0812 + shift, 0.0471, 0.5172, 0.00123),
@@ -130,7 +130,8 @@ def write_artifacts(root, parameters=PARAMETERS):
         dataset = parameters.datasets[model.dataset]
         write_json(root / f"reports/metrics/{key}.json", metrics_for(dataset.kind, 0.0011 * index))
         write_json(root / f"reports/data/{model.dataset}.json", card_for(model.dataset, dataset))
-        write_json(root / f"models/{key}/rung.json", {"parameters": 100_003 + index, "images_seen": 614_400 + index})
+        facts = {"parameters": 100_003 + index, "images_seen": 614_400 + index, "terminal_snr": 0.00627 * (index % 2)}
+        write_json(root / f"models/{key}/rung.json", facts)
         write_figures(root / f"reports/figures/{key}", 40 * index)
         log = root / f"reports/training/{key}.tsv"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -372,7 +373,9 @@ def test_flat_keys_are_sorted_into_metrics_and_facts():
         "first_curve_share", "new_thing", "outside_tube_share", "wasserstein_2",
     ]  # fmt: skip
     assert headline_of(metrics).key == "wasserstein_2"
-    assert [fact.key for fact in facts_of(values)] == ["judge", "tube_radius", "sample_count", "repetitions", "odd"]
+    assert [fact.key for fact in facts_of(values)] == [
+        "judge", "tube_radius", "sample_count", "nfe", "nfe_of_comparison", "repetitions", "odd",
+    ]  # fmt: skip
     assert str(facts_of(values)[-1]) == "7 ± 0.5"
 
 
@@ -384,6 +387,14 @@ def test_nothing_but_parameters_gives_a_page(tmp_path):
     assert complaints_about(pages.html) == []
     assert "not measured" in pages.html
     assert "not measured" in pages.markdown
+
+
+def test_a_terminal_snr_above_its_limit_is_told_with_the_remedy(root, pages):
+    for chapter, told in zip(Reader(root, PARAMETERS).report().chapters, [False, True] * 3, strict=False):
+        assert ("(terminal SNR 0.0063, above terminal_snr_limit 0.0001)" in chapter.about[-1]) == told
+    for text in (pages.html, pages.markdown):
+        assert text.count("keeps 0.079 of x_0") == len(PARAMETERS.models) // 2
+        assert "rescale_betas_zero_snr: true" in text
 
 
 def test_missing_keys_and_nan_are_left_out(root, tmp_path):

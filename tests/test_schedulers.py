@@ -691,8 +691,16 @@ def test_schedule_tensors_go_by_diffusers_names() -> None:
         assert torch.allclose(getattr(ours, name).float(), getattr(theirs, name), atol=1e-6)
         assert getattr(ours, name).dtype == torch.float64
     assert OURS["ddim"](set_alpha_to_one=False).final_alpha_cumprod == ours.alphas_cumprod[0]
-    ours.alphas_cumprod = OURS["ddim"](beta_end=0.01).alphas_cumprod  # as some training scripts do
-    assert torch.allclose(run(ours, torch.float64), run(OURS["ddim"](beta_end=0.01), torch.float64), rtol=1e-9)
+
+
+@kinds
+def test_public_schedule_tensors_have_diffusers_precision_so_that_scripts_may_multiply_with_them(kind: str) -> None:
+    ours, theirs = PUBLIC[kind](), THEIRS[kind]()
+    for name in ("betas", "alphas", "alphas_cumprod"):
+        assert torch.allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-6)
+        assert getattr(ours, name).dtype == torch.float32
+    ours.alphas_cumprod = OURS[kind](beta_end=0.01).alphas_cumprod  # as some training scripts do
+    assert torch.allclose(run(ours, torch.float64), run(OURS[kind](beta_end=0.01), torch.float64), rtol=1e-9)
 
 
 @given(st.sampled_from(SPACINGS), st.integers(1, 60), st.data())

@@ -3,7 +3,7 @@
 Only the stage check_params imports this, so that a new check makes nothing run again but itself.
 """
 
-from diffusion_ladder.diffusion.targets import NO_SIGNAL
+from diffusion_ladder.diffusion.terminal_snr import NO_SIGNAL
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.params import Model, Parameters, Portraits, Sampling
 

@@ -144,18 +144,6 @@ def rescale_to_zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
     return ((signal - last) * (first / (first - last))) ** 2
 
 
-def terminal_snr_notice(terminal_snr: float, limit: float) -> str | None:
-    """What to know, and to do, about an SNR at the last timestep above the limit; None for one within it."""
-    if terminal_snr <= limit:
-        return None
-    signal = math.sqrt(terminal_snr / (1 + terminal_snr))
-    return (
-        f"the last timestep keeps {signal:.2g} of x_0 (terminal SNR {terminal_snr:.2g}, above terminal_snr_limit "
-        f"{limit:.2g}), while sampling starts from pure noise; the remedy is rescale_betas_zero_snr: true with "
-        "prediction_type: v_prediction and spacing: trailing (arXiv 2305.08891)"
-    )
-
-
 def signal_and_noise_scales(alpha_bar_t: Tensor | float, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
     """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t): computed in float64, cast once to x's dtype, shaped to broadcast.
 

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.diffusion.schedules import signal_and_noise_scales
+from diffusion_ladder.diffusion.terminal_snr import NO_SIGNAL
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
-NO_SIGNAL = (
-    "epsilon-prediction is undefined at zero terminal SNR: there x_t is pure noise, so epsilon = x_t tells nothing"
-    " about x_0 (arXiv 2305.08891, section 3.2); choose v_prediction or sample, or a schedule that isn't rescaled"
-)
 NO_NOISE = "epsilon can't be told from x_0 where alpha_bar is 1: there is no noise in x_t"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from diffusion_ladder.artifacts import read_json
+from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
 from diffusion_ladder.params import Dataset, Model, Parameters, Sampling
 from diffusion_ladder.report import words
 from diffusion_ladder.report.equations import Equation, equations_of
@@ -195,7 +196,7 @@ class Reader:
             model=model,
             sampling=sampling,
             dataset=dataset,
-            about=self.about(key, model, dataset, sampling),
+            about=self.about(key, model, dataset, sampling) + self.terminal_snr(key, model),
             trained=self.trained(key),
             sampler=words.sampler_name(model.schedulers.sampling),
             nfe=measured.get("nfe"),
@@ -223,6 +224,12 @@ class Reader:
             told = [topic for topic, place in first.items() if place == earlier]
             paragraphs.append(words.as_before(told, self.parameters.models[earlier].title, earlier))
         return paragraphs
+
+    def terminal_snr(self, key: str, model: Model) -> list[str]:
+        """A paragraph where the forward process of the trained rung ends too far from pure noise."""
+        snr = self.json("models", key, "rung.json").get("terminal_snr")
+        notice = None if snr is None else terminal_snr_notice(snr, model.schedule.terminal_snr_limit)
+        return [] if notice is None else [f"{notice[0].upper()}{notice[1:]}."]
 
     def equations(
         self, model: Model, sampling: Sampling, metrics: list[Metric]

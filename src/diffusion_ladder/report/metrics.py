@@ -95,7 +95,7 @@ FACTS = {
     "sample_count": "Samples in each compared set",
     "comparison_count": "Samples of the comparison",
     "nfe": "Evaluations of the network for one sample",
-    "comparison_nfe": "The same for the comparison",
+    "nfe_of_comparison": "The same for the comparison",
     "repetitions": "Draws of the sets",
     "accuracy": "Accuracy on held-out images",
     "train_accuracy": "Accuracy on its training images",

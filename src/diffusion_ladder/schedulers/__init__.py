@@ -21,7 +21,6 @@ from diffusion_ladder.diffusion.noise import Generators, draw_noise
 from diffusion_ladder.diffusion.schedules import (
     NoiseSchedule,
     make_beta,
-    schedule_from_alpha_bar,
     schedule_from_betas,
 )
 from diffusion_ladder.diffusion.targets import CleanAndNoise, velocity, x0_and_epsilon
@@ -131,12 +130,8 @@ class DiscreteScheduler:
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """alpha_bar (T,) float64, by diffusers' name; assigning another one replaces the whole schedule."""
+        """alpha_bar (T,) float64, by diffusers' name."""
         return self.schedule.alpha_bar
-
-    @alphas_cumprod.setter
-    def alphas_cumprod(self, alpha_bar: Tensor) -> None:
-        self.schedule = schedule_from_alpha_bar(alpha_bar.cpu())
 
     def alpha_bar_table(self, dtype: torch.dtype) -> Tensor:
         """alpha_bar (T,), float64, from which a step on samples of that dtype derives its coefficients."""

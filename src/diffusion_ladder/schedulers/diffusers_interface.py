@@ -13,11 +13,18 @@ from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteSchedulerOutput
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from diffusers.utils import is_torchsde_available
 from torch import Tensor
 
+from diffusion_ladder.diffusion.schedules import schedule_from_alpha_bar
 from diffusion_ladder.schedulers import DiscreteScheduler, ddim, ddpm, dpm_solver, heun
 
-COMPATIBLES = [scheduler.name for scheduler in KarrasDiffusionSchedulers]
+NEED_TORCHSDE = {"DPMSolverSDEScheduler"}  # which diffusers offers as compatible even where torchsde is missing
+COMPATIBLES = [
+    scheduler.name
+    for scheduler in KarrasDiffusionSchedulers
+    if is_torchsde_available() or scheduler.name not in NEED_TORCHSDE
+]
 
 
 class DiffusersPrecision(DiscreteScheduler):
@@ -28,6 +35,25 @@ class DiffusersPrecision(DiscreteScheduler):
         if dtype == torch.float64:
             return self.schedule.alpha_bar
         return torch.cumprod(1 - self.schedule.beta.float(), dim=0)
+
+    @property
+    def betas(self) -> Tensor:
+        """beta (T,) float32."""
+        return self.schedule.beta.float()
+
+    @property
+    def alphas(self) -> Tensor:
+        """alpha (T,) float32."""
+        return 1 - self.betas
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """alpha_bar (T,) float32, so that scripts may index it and multiply; assigning replaces the whole schedule."""
+        return self.alpha_bar_table(torch.float32)
+
+    @alphas_cumprod.setter
+    def alphas_cumprod(self, alpha_bar: Tensor) -> None:
+        self.schedule = schedule_from_alpha_bar(alpha_bar.cpu())
 
 
 class DDPMScheduler(SchedulerMixin, ConfigMixin, DiffusersPrecision, ddpm.DDPMScheduler):  # type: ignore[misc]
