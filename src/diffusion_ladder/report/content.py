@@ -199,7 +199,7 @@ class Reader:
             about=self.about(key, model, dataset, sampling) + self.terminal_snr(key, model),
             trained=self.trained(key),
             sampler=words.sampler_name(model.schedulers.sampling),
-            nfe=measured.get("nfe"),
+            nfe=measured["nfe"] if isinstance(measured.get("nfe"), int) else None,
             last_loss=self.last_loss(key),
             new_equations=new_equations,
             known_equations=known_equations,
