@@ -13,6 +13,7 @@ from tqdm import tqdm
 from diffusion_ladder.artifacts import read_metadata, read_tensors, write_tensors, write_text
 from diffusion_ladder.data.normalise import Normalisation, mean_square
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import Previews, Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule, parameter_count, save_rung
 from diffusion_ladder.runtime import Stage, run_stage
@@ -46,6 +47,16 @@ def new_rung(stage: Stage, sample_shape: tuple[int, ...], metadata: dict[str, An
 def preview_steps(settings: Training, previews: Previews) -> set[int]:
     """The steps after which samples are drawn."""
     return {max(1, round(share * settings.steps)) for share in previews.at}
+
+
+def preview(stage: Stage, rung: Rung, checkpoints: Checkpoints, history: History) -> Tensor:
+    """Samples by the network as it is; weights that give none have run away."""
+    checkpoints.require_finite(history)
+    settings = stage.parameter(f"models.{stage.key}.previews")
+    try:
+        return draw_preview(rung, settings, stage.parameter("seed"), stage.precision)
+    except UserError as error:
+        raise UserError(f"preview after step {history.steps}: {error}; {checkpoints.words}") from error
 
 
 def log_path(stage: Stage) -> str:
@@ -84,8 +95,8 @@ def run_training(
     stage: Stage, rung: Rung, scheduler: Any, data: Tensor, labels: Tensor, checkpoints: Checkpoints
 ) -> History:
     """Train from the last checkpoint, or from the beginning; its history. SIGINT and SIGTERM save and end it."""
-    settings, previews = (stage.parameter(f"models.{stage.key}.{part}") for part in ("training", "previews"))
-    at = preview_steps(settings, previews)
+    settings = stage.parameter(f"models.{stage.key}.training")
+    previewed = preview_steps(settings, stage.parameter(f"models.{stage.key}.previews"))
     state, history = initial_state(rung, settings), History(settings, rung.schedule.T, stage.device)
     begin(stage, checkpoints, state, history)
     steps = train(rung, scheduler, data, labels, settings, stage.parameter("seed"), stage.precision, state)
@@ -97,10 +108,8 @@ def run_training(
                 checkpoints.require_finite(history)
                 progress.set_postfix(loss=f"{history.close_row():.4f}")
                 write_text(log_path(stage), history.log())
-            if step.number in at:
-                checkpoints.require_finite(history)
-                averaged_rung = averaged(rung, state)
-                history.add_preview(draw_preview(averaged_rung, previews, stage.parameter("seed"), stage.precision))
+            if step.number in previewed:
+                history.add_preview(preview(stage, averaged(rung, state), checkpoints, history))
             if checkpoints.due or signals:
                 saved = checkpoints.save(state, history)
             if signals:
