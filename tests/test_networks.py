@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from diffusion_ladder.networks import mlp, unet
 from diffusion_ladder.networks.embeddings import fold, sinusoidal_embedding, unfold
@@ -21,6 +22,24 @@ THREE_LEVELS = {
 }
 
 
+NO_ATTENTION = {
+    "block_out_channels": [16, 24],
+    "layers_per_block": 2,
+    "attention_levels": [False, False],
+    "patch_size": 1,
+    "time_embedding_size": 40,
+    "attention_head_size": 8,
+}
+EVERYWHERE = {
+    "block_out_channels": [16, 16, 32],
+    "layers_per_block": 1,
+    "attention_levels": [True, True, True],
+    "patch_size": 1,
+    "attention_head_size": 8,
+}
+LEVELS = {"two": TWO_LEVELS, "three": THREE_LEVELS, "no attention": NO_ATTENTION, "attention everywhere": EVERYWHERE}
+
+
 def unet_settings(**changes):
     shared = {
         "attention_head_size": 16,
@@ -32,7 +51,7 @@ def unet_settings(**changes):
     return TWO_LEVELS | shared | changes
 
 
-@pytest.mark.parametrize("levels", [TWO_LEVELS, THREE_LEVELS], ids=["two levels", "three levels"])
+@pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS.keys())
 @pytest.mark.parametrize("scale_shift", [True, False])
 @pytest.mark.parametrize("middle_attention", [True, False])
 @pytest.mark.parametrize("num_class_embeds", [None, 3])
@@ -41,7 +60,7 @@ def test_the_weights_of_a_unet2dmodel_load_and_give_the_same_output(
 ):
     from diffusion_ladder.networks import diffusers_unet
 
-    settings = unet_settings(**levels, scale_shift=scale_shift, middle_attention=middle_attention)
+    settings = unet_settings(**levels | {"scale_shift": scale_shift, "middle_attention": middle_attention})
     library = diffusers_unet.build(
         DiffusersUNetNetwork(name="diffusers_unet", **settings), (1, 28, 28), num_class_embeds
     ).eval()
@@ -49,12 +68,38 @@ def test_the_weights_of_a_unet2dmodel_load_and_give_the_same_output(
     ours.load_state_dict(library.unet.state_dict())
     random = torch.Generator().manual_seed(0)
     x = torch.randn(4, 1, 28, 28, generator=random)
-    timesteps = torch.tensor([0, 1, 500, 999])
+    timesteps = torch.tensor([0, 1, 500.25, 999])  # Heun visits fractions
     labels = torch.tensor([0, 1, 2, 0]) if num_class_embeds else None
     with torch.no_grad():
         expected = library(x, timesteps, labels)
         torch.testing.assert_close(ours(x, timesteps, labels), expected, atol=1e-5, rtol=1e-5)
     assert expected.abs().mean() > 0.01
+    assert {name: value.shape for name, value in ours.state_dict().items()} == {
+        name: value.shape for name, value in library.unet.state_dict().items()
+    }
+
+
+def test_the_time_scales_and_shifts_the_norm_or_is_added():
+    """ResidualBlock against its two formulas, from its own parts."""
+    x, time = torch.randn(2, 16, 4, 4), torch.randn(2, 64)
+    for scale_shift in (True, False):
+        block = unet.ResidualBlock(16, 16, unet.BlockOptions(64, 8, scale_shift, 16))
+        first = block.conv1(nn.functional.silu(block.norm1(x)))
+        condition = block.time_emb_proj(nn.functional.silu(time))[:, :, None, None]
+        if scale_shift:  # AdaGN(h, y) = (1 + y_s) GroupNorm(h) + y_b
+            inner = (1 + condition[:, :16]) * block.norm2(first) + condition[:, 16:]
+        else:
+            inner = block.norm2(first + condition)
+        torch.testing.assert_close(block(x, time), x + block.conv2(nn.functional.silu(inner)))
+
+
+def test_each_label_and_the_null_label_have_a_row_of_their_own():
+    torch.manual_seed(0)
+    network = unet.build(UNetNetwork(name="unet", **unet_settings()), (1, 28, 28), 3).eval()
+    assert network.class_embedding.num_embeddings == 3
+    x, timesteps = torch.randn(1, 1, 28, 28).expand(3, -1, -1, -1), torch.full((3,), 500)
+    first, second, null = network(x, timesteps, torch.tensor([0, 1, 2]))
+    assert min((first - second).abs().max(), (first - null).abs().max(), (second - null).abs().max()) > 1e-4
 
 
 def test_the_sinusoidal_embedding_is_the_papers():

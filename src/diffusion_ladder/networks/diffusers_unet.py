@@ -1,8 +1,9 @@
 """The library's U-Net: diffusers' UNet2DModel, with the same settings as the U-Net written here.
 
 With `patch_size` above 1 the UNet2DModel works on folded images: squares of pixels become channels before it and pixels
-again after it. The noise of a diffusion process is independent from pixel to pixel, so that folding changes nothing but
-the network's cost. The weights are saved as a plain UNet2DModel, which `UNet2DModel.from_pretrained` loads back.
+again after it. Nothing is lost, and the noise stays independent from value to value, so the diffusion process is the
+same; the network is cheaper, and its convolutions reach further by that factor. The weights are saved as a plain
+UNet2DModel, which `UNet2DModel.from_pretrained` loads back.
 
 diffusers imports torchvision: where that fails, call `torchvision_import.repair_torchvision` first, as rungs.py does.
 """

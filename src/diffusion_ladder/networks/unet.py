@@ -1,7 +1,7 @@
 """The U-Net of Part 2.1, from scratch: the network of DDPM (arXiv 2006.11239, appendix B).
 
 Its topology, and so its parameter names, follow diffusers' UNet2DModel: the weights of an equally configured
-UNet2DModel load into it unchanged (`UNet.load_diffusers_weights`). What the library hides, this file shows.
+UNet2DModel load into it unchanged, by `load_state_dict`. What the library hides, this file shows.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ from diffusion_ladder.diffusion.schedules import (
     schedule_from_betas,
 )
 from diffusion_ladder.diffusion.targets import CleanAndNoise, velocity, x0_and_epsilon
-from diffusion_ladder.diffusion.timesteps import spaced_timesteps
+from diffusion_ladder.diffusion.timesteps import checked_timesteps, spaced_timesteps
 
 __all__ = ["DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "HeunDiscreteScheduler"]
 
@@ -174,3 +174,39 @@ class DiscreteScheduler:
         if not return_dict:
             return prev_sample, x0
         return self.output_class(prev_sample=prev_sample, pred_original_sample=x0)
+
+
+class SolverScheduler(DiscreteScheduler):
+    """What solvers of the probability flow ODE share: they follow the timesteps in order, and know where they are."""
+
+    step_index: int | None  # the position in timesteps; None until the first step finds it
+    begin_index: int | None  # where the run begins, if not where its first timestep stands
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Start the run at this position of the timesteps, for pipelines that skip the first ones."""
+        self.begin_index = begin_index
+
+    def chosen(self, num_inference_steps: int | None, timesteps: list[int] | None, T: int) -> Tensor:
+        """The timesteps that `set_timesteps` is asked for: so many, or exactly these, falling.
+
+        Raises ValueError unless one of the two is given, and for steps that can't be spaced.
+        """
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("Must pass exactly one of `num_inference_steps` or `timesteps`.")
+        if timesteps is not None:
+            return checked_timesteps(timesteps, T)
+        return self.spaced(T, num_inference_steps or 0)
+
+    def spaced(self, T: int, steps: int) -> Tensor:
+        """`steps` of T timesteps, falling, as the config spaces them: (steps,)."""
+        return spaced_timesteps(self.config.timestep_spacing, T, steps, self.config.steps_offset)
+
+    def position_of(self, timestep: int | float | Tensor) -> int:
+        """Where the run is in the timesteps; at its first step, where it begins."""
+        if self.step_index is not None:
+            return self.step_index
+        return self.first_position_of(timestep) if self.begin_index is None else self.begin_index
+
+    def first_position_of(self, timestep: int | float | Tensor) -> int:
+        """Where a run that begins with this timestep begins."""
+        raise NotImplementedError

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffusion_ladder.diffusion.noise import Generators
 from diffusion_ladder.diffusion.schedules import schedule_from_alpha_bar
-from diffusion_ladder.diffusion.timesteps import checked_timesteps, spaced_timesteps
-from diffusion_ladder.schedulers import DiscreteScheduler, keeps_config, refuse_options
+from diffusion_ladder.diffusion.timesteps import spaced_timesteps
+from diffusion_ladder.schedulers import SolverScheduler, keeps_config, refuse_options
 
 ALMOST_NO_SIGNAL = 2**-24  # alpha_bar in place of 0, so that lambda stays finite: diffusers' choice
 SUPPORTED: dict[str, Sequence[Any]] = {
@@ -34,7 +34,7 @@ SUPPORTED: dict[str, Sequence[Any]] = {
 }
 
 
-class DPMSolverMultistepScheduler(DiscreteScheduler):
+class DPMSolverMultistepScheduler(SolverScheduler):
     """DPM-Solver++(2M): second order from one network evaluation a step, by remembering the last prediction.
 
     The arguments are those of diffusers' DPMSolverMultistepScheduler, with its defaults, and clip_sample of the other
@@ -44,8 +44,6 @@ class DPMSolverMultistepScheduler(DiscreteScheduler):
 
     model_outputs: list[Tensor | None]  # the last predictions of x_0, the newest at the end
     lower_order_nums: int  # how many of them are of this run
-    step_index: int | None  # the position in timesteps; None until the first step finds it
-    begin_index: int | None
 
     @keeps_config
     def __init__(
@@ -96,10 +94,6 @@ class DPMSolverMultistepScheduler(DiscreteScheduler):
         self.step_index = None
         self.begin_index = None
 
-    def set_begin_index(self, begin_index: int = 0) -> None:
-        """Start the run at this position of the timesteps, for pipelines that skip the first ones."""
-        self.begin_index = begin_index
-
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
@@ -114,24 +108,18 @@ class DPMSolverMultistepScheduler(DiscreteScheduler):
         """
         if mu is not None:
             raise NotImplementedError("mu is not implemented: it belongs to use_dynamic_shifting")
-        if (num_inference_steps is None) == (timesteps is None):
-            raise ValueError("Must pass exactly one of `num_inference_steps` or `timesteps`.")
-        if timesteps is not None:
-            visited = checked_timesteps(timesteps, self.config.num_train_timesteps)
-        else:
-            visited = self.spaced(num_inference_steps or 0)
-        self.timesteps = visited.to(device)
-        self.num_inference_steps = len(visited)
+        self.timesteps = self.chosen(num_inference_steps, timesteps, self.config.num_train_timesteps).to(device)
+        self.num_inference_steps = len(self.timesteps)
         self.forget()
 
-    def spaced(self, steps: int) -> Tensor:
-        """`steps` falling timesteps, (steps,) int64."""
-        T, spacing = self.config.num_train_timesteps, self.config.timestep_spacing
+    def spaced(self, T: int, steps: int) -> Tensor:
+        """`steps` falling timesteps, (steps,) int64; the data have the last place of linspace and leading spacing."""
+        spacing = self.config.timestep_spacing
         if spacing == "trailing":
             return spaced_timesteps(spacing, T, steps)
         if not 1 <= steps < T:
             raise ValueError(f"num_inference_steps is {steps}: {spacing} spacing takes 1 to {T - 1} of {T} timesteps")
-        return spaced_timesteps(spacing, T, steps + 1, self.config.steps_offset)[:-1]
+        return super().spaced(T, steps + 1)[:-1]
 
     @property
     def sigmas(self) -> Tensor:
@@ -168,16 +156,15 @@ class DPMSolverMultistepScheduler(DiscreteScheduler):
         self.step_index = position + 1
         return self.output(previous, x0, return_dict)
 
-    def position_of(self, timestep: int | Tensor) -> int:
-        """Where the run is in the timesteps. Raises ValueError before `set_timesteps`."""
+    def first_position_of(self, timestep: int | float | Tensor) -> int:
+        """Where a timestep stands; as in diffusers, one that isn't visited counts as the last.
+
+        Raises ValueError before `set_timesteps`.
+        """
         if self.num_inference_steps is None:
             raise ValueError(
                 "Number of inference steps is 'None', you need to run 'set_timesteps' after creating the scheduler"
             )
-        if self.step_index is not None:
-            return self.step_index
-        if self.begin_index is not None:
-            return self.begin_index
         visited = (self.timesteps == timestep).nonzero()
         return int(visited[0]) if len(visited) else len(self.timesteps) - 1
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.diffusion.noise import Generators
-from diffusion_ladder.diffusion.timesteps import checked_timesteps, spaced_timesteps
-from diffusion_ladder.schedulers import DiscreteScheduler, keeps_config, refuse_options
+from diffusion_ladder.schedulers import SolverScheduler, keeps_config, refuse_options
 
 SUPPORTED: dict[str, Sequence[Any]] = {
     "use_karras_sigmas": (False,),
@@ -22,7 +21,7 @@ SUPPORTED: dict[str, Sequence[Any]] = {
 }
 
 
-class HeunDiscreteScheduler(DiscreteScheduler):
+class HeunDiscreteScheduler(SolverScheduler):
     """Second order from two network evaluations a step, of which the last step needs only one.
 
     The arguments are those of diffusers' HeunDiscreteScheduler, with its defaults. Options that aren't implemented are
@@ -32,8 +31,6 @@ class HeunDiscreteScheduler(DiscreteScheduler):
 
     order = 2
     sigmas: Tensor  # (2 steps,) float64, falling, beside the timesteps; 0 at the end
-    step_index: int | None  # the position in timesteps; None until the first call finds it
-    begin_index: int | None
     begun: tuple[Tensor, Tensor] | None  # x and dx / dsigma at the start of a step that awaits its second evaluation
 
     @keeps_config
@@ -68,10 +65,6 @@ class HeunDiscreteScheduler(DiscreteScheduler):
         """Whether the next call of `step` starts a step, rather than correcting it."""
         return self.begun is None
 
-    def set_begin_index(self, begin_index: int = 0) -> None:
-        """Start the run at this position of the timesteps, for pipelines that skip the first ones."""
-        self.begin_index = begin_index
-
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
@@ -84,13 +77,8 @@ class HeunDiscreteScheduler(DiscreteScheduler):
         All but the first are visited twice: (2 steps - 1,) float32. Raises ValueError unless one of the two is given,
         and for steps that can't be spaced.
         """
-        if (num_inference_steps is None) == (timesteps is None):
-            raise ValueError("Must pass exactly one of `num_inference_steps` or `timesteps`.")
         T = num_train_timesteps or self.config.num_train_timesteps
-        if timesteps is not None:
-            self.visit(checked_timesteps(timesteps, T).double(), device)
-        else:
-            self.visit(self.spaced(T, num_inference_steps or 0), device)
+        self.visit(self.chosen(num_inference_steps, timesteps, T).double(), device)
 
     def visit(self, timesteps: Tensor, device: str | torch.device | None = None) -> None:
         """Take these timesteps, (steps,) float64 falling, for a new run."""
@@ -102,11 +90,10 @@ class HeunDiscreteScheduler(DiscreteScheduler):
         self.begun = None
 
     def spaced(self, T: int, steps: int) -> Tensor:
-        """`steps` falling timesteps, (steps,) float64; linspace doesn't round them."""
-        rounded = spaced_timesteps(self.config.timestep_spacing, T, steps, self.config.steps_offset)
-        if self.config.timestep_spacing == "linspace":
-            return torch.linspace(0, T - 1, steps, dtype=torch.float64).flip(0)
-        return rounded.double()
+        """`steps` falling timesteps, (steps,); linspace doesn't round them."""
+        rounded = super().spaced(T, steps)
+        linspace = self.config.timestep_spacing == "linspace"
+        return torch.linspace(0, T - 1, steps, dtype=torch.float64).flip(0) if linspace else rounded
 
     def sigma_at(self, timesteps: Tensor) -> Tensor:
         """sigma at timesteps (N,), in between them linear: (N,) float64."""
@@ -153,15 +140,11 @@ class HeunDiscreteScheduler(DiscreteScheduler):
         self.step_index = position + 1
         return self.output(previous, x0, return_dict)
 
-    def position_of(self, timestep: int | float | Tensor) -> int:
-        """Where the run is in the timesteps; at first, of one that occurs twice, the place that starts a step.
+    def first_position_of(self, timestep: int | float | Tensor) -> int:
+        """Where a timestep stands; of one that occurs twice, the place that starts a step.
 
         Raises IndexError for a timestep that isn't visited.
         """
-        if self.step_index is not None:
-            return self.step_index
-        if self.begin_index is not None:
-            return self.begin_index
         visited = self.timesteps.eq(float(timestep)).nonzero()
         if len(visited) == 0:
             raise IndexError(f"timestep {timestep} is not among the {len(self.timesteps)} that set_timesteps chose")
