@@ -1,17 +1,22 @@
 """The sampling loop: exact for a Gaussian, independent of batches, the same noise under every label."""
 
 from dataclasses import replace
+from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from test_training import TRAINING
 from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import MLPNetwork, Sampling, Schedule
-from diffusion_ladder.rungs import Rung
+from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import draw_samples, frame_indices
+from diffusion_ladder.training.loop import draw_batch, train
 
 SCHEDULE = Schedule(
     name="linear",
@@ -42,6 +47,8 @@ SAMPLING = Sampling(
 )
 SAMPLERS = ["ddpm", "ddim", "dpm_solver", "heun"]
 SAMPLERS += [f"diffusers_{name}" for name in SAMPLERS]
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # from diffusers' use of numpy
 
 
 class GaussianDenoiser(nn.Module):
@@ -84,7 +91,7 @@ def rung(**changes):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samples_of_a_gaussian_have_its_mean_and_deviation(sampler):
     settings = SAMPLING.model_copy(update={"batch_size": 2000})
-    drawn = draw_samples(rung(), sampler, settings, 250, 2000, seed=0).samples
+    drawn = draw_samples(rung(), sampler, settings, 100, 2000, seed=0).samples
     assert drawn.mean(0).tolist() == pytest.approx([1.5, 1.5], abs=0.03)
     assert drawn.std(0).tolist() == pytest.approx([0.3, 0.3], abs=0.03)
 
@@ -120,12 +127,13 @@ def test_both_samplers_start_from_the_same_noise():
     assert not torch.equal(ddpm.samples, ddim.samples)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS[:4])
+OPTIONS = [{"eta": 0.5}, {"variance_type": "fixed_large"}, {"clip_sample": True}, {"thresholding": True}]
+POSSIBLE = [pair for pair in product(SAMPLERS[:4], OPTIONS) if pair != ("heun", {"thresholding": True})]
+
+
+@pytest.mark.parametrize(("sampler", "options"), POSSIBLE)
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-@pytest.mark.parametrize("options", [{"eta": 0.5}, {"clip_sample": True}, {"thresholding": True}], ids="-".join)
 def test_our_samplers_draw_what_the_librarys_draw(sampler, spacing, options):
-    if sampler == "heun" and "thresholding" in options:
-        pytest.skip("Heun has no thresholding")
     settings = SAMPLING.model_copy(update={"spacing": spacing, **options})
     images = rung(sample_shape=(1, 2, 3))
     one, other = (draw_samples(images, f"{of}{sampler}", settings, 30, 8, seed=0) for of in ("", "diffusers_"))
@@ -215,3 +223,95 @@ def test_sampling_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     draw_samples(replace(rung()), "ddpm", SAMPLING, 10, 8, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# Mistakes of others
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("steps", [1, 10, 50])
+def test_no_sampler_skips_its_last_step(sampler, spacing, steps):
+    """Where the data are one single point, whoever takes every step arrives there, without any noise left."""
+    one_point = rung(network=GaussianDenoiser(deviation=0.0))
+    drawn = draw_samples(one_point, sampler, SAMPLING.model_copy(update={"spacing": spacing}), steps, 4, seed=0)
+    torch.testing.assert_close(drawn.samples, torch.full((4, 2), 1.5), atol=1e-3, rtol=0)  # t = 0 has noise of 0.01
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_trajectories_are_states_of_the_forward_process(sampler):
+    """x_t along the way has the mean and deviation of q(x_t), whatever units the sampler itself computes in."""
+    settings = SAMPLING.model_copy(update={"trajectory_count": 2000, "batch_size": 2000, "trajectory_frames": 6})
+    drawn = draw_samples(rung(), sampler, settings, 100, 2000, seed=0)
+    for x_t, t in zip(drawn.states, drawn.timesteps, strict=True):
+        alpha_bar = GaussianDenoiser().alpha_bar[t].item()
+        deviation = (alpha_bar * 0.3**2 + 1 - alpha_bar) ** 0.5
+        assert x_t.mean(0).tolist() == pytest.approx([1.5 * alpha_bar**0.5] * 2, abs=0.06)
+        assert x_t.std(0).tolist() == pytest.approx([deviation] * 2, abs=0.05)
+
+
+def test_training_and_sampling_have_one_range_of_values():
+    """A network that answers with the training batch, as training sees it, draws the very bytes of that batch."""
+    pixels = torch.randint(256, (8, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels[0, 0, 0, :2] = torch.tensor([0, 255])
+    schedule = SCHEDULE.model_copy(update={"prediction_type": "sample"})
+    images = rung(sample_shape=(1, 4, 4), normalisation=IMAGES, schedule=schedule)
+    training = SimpleNamespace(batch_size=8, label_dropout=0.0)
+    batch = draw_batch(images, pixels, torch.zeros(8), training, step=0, seed=0)
+    assert (batch.x0.min(), batch.x0.max()) == (-1, 1)
+
+    class Repeats(GaussianDenoiser):
+        def forward(self, sample, timestep, class_labels=None):
+            return batch.x0
+
+    drawn = draw_samples(replace(images, network=Repeats()), "ddpm", SAMPLING, 10, 8, seed=0).samples
+    assert sorted(map(bytes, drawn.numpy())) == sorted(map(bytes, pixels.numpy()))
+
+
+def test_a_diverged_network_gives_an_error_and_no_black_images():
+    images = rung(network=GaussianDenoiser(mean=float("nan")), sample_shape=(1, 4, 4), normalisation=IMAGES)
+    with pytest.raises(UserError, match="NaN: the samples diverged"):
+        draw_samples(images, "ddim", SAMPLING, 10, 8, seed=0)
+
+
+def test_drawing_samples_while_training_repeats_no_noise_and_changes_no_weight():
+    """Between two steps of training, as a preview does."""
+    settings = TRAINING.model_copy(update={"steps": 6})
+    network = MLPNetwork(name="mlp", hidden_size=8, hidden_layers=1, time_embedding_size=4)
+    data, losses, weights = torch.randn(32, 2, generator=torch.Generator().manual_seed(0)), [], []
+    for interrupted in (False, True):
+        trained = rung(network=build_network(network, (2,), None, 0, "gaussian"))
+        losses.append([])
+        for step in train(trained, build_scheduler("ddpm", SCHEDULE), data, torch.zeros(32), settings, seed=0):
+            losses[-1].append(step.loss.item())
+            if interrupted:
+                draw_samples(trained, "ddpm", SAMPLING, 5, 8, seed=0)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in trained.network.parameters()]))
+    assert losses[0] == losses[1]
+    assert torch.equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_zero_terminal_snr_ends_the_bias_of_starting_from_pure_noise(sampler):
+    """arXiv 2305.08891: where x_T keeps some of x_0, a start from N(0, 1) draws samples to the middle."""
+
+    class GaussianVelocity(GaussianDenoiser):
+        def __init__(self, alpha_bar):
+            super().__init__(mean=8.0, deviation=1.0)
+            self.alpha_bar = alpha_bar
+
+        def forward(self, sample, timestep, class_labels=None):
+            alpha_bar = self.alpha_bar[timestep][:, None]
+            x_0 = 8 + alpha_bar.sqrt() * (sample - alpha_bar.sqrt() * 8)  # of unit variance, x_t too
+            noise = (1 - alpha_bar).sqrt() * (sample - alpha_bar.sqrt() * 8)
+            return (alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_0).float()
+
+    means = {}
+    for rescaled in (False, True):
+        changes = {"rescale_betas_zero_snr": rescaled, "prediction_type": "v_prediction", "beta_end": 0.01}
+        schedule = SCHEDULE.model_copy(update=changes)
+        gaussian = rung(network=GaussianVelocity(noise_schedule(schedule).alpha_bar), schedule=schedule)
+        settings = SAMPLING.model_copy(update={"batch_size": 1000})
+        means[rescaled] = draw_samples(gaussian, sampler, settings, 50, 1000, seed=0).samples.mean().item()
+    assert means[True] == pytest.approx(8, abs=0.1)
+    assert means[False] < means[True] - 0.02

@@ -106,6 +106,16 @@ def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> 
     return scheduler, {"eta": settings.eta, "use_clipped_model_output": clipped} if method == "ddim" else {}
 
 
+def noise_of(rung: Rung, numbers: Tensor, seed: int) -> tuple[Tensor, list[torch.Generator]]:
+    """The pure noise (B, ...) that the samples of these numbers start from, and the generators of what they go on with.
+
+    Each sample has its own, drawn on the CPU: neither its batch nor the device changes its noise.
+    """
+    generators = [generator(seed, "sample", rung.model, "noise", int(number)) for number in numbers]
+    x_T = torch.stack([torch.randn(rung.sample_shape, generator=each) for each in generators])
+    return x_T.to(device_of(rung)), generators
+
+
 @torch.no_grad()
 def draw_samples(
     rung: Rung,
@@ -138,13 +148,12 @@ def draw_samples(
     finished, kept = [], []
     for indices in own.split(settings.batch_size):
         labels = (indices // per_class).to(device_of(rung)) if rung.num_classes else None
-        generators = [generator(seed, "sample", rung.model, "noise", int(i)) for i in indices % per_class]
-        x_T = torch.stack([torch.randn(rung.sample_shape, generator=g) for g in generators]).to(device_of(rung))
         scheduler, step_options = sampler_for(sampler, rung, settings, steps)  # anew: it remembers where it is
         frames = frame_indices(len(scheduler.timesteps), settings.trajectory_frames)
         predict = guided(rung, labels, settings, precision)
-        here = followed[indices].to(x_T.device)
+        here = followed[indices].to(device_of(rung))
         rows = []
+        x_T, generators = noise_of(rung, indices % per_class, seed)
         for state in reverse_process(predict, scheduler, x_T, generators, **step_options):
             if state.index in frames:
                 rows.append(torch.stack([state.x_t[here], state.x_0[here]], dim=1))
