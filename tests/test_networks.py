@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from diffusion_ladder.device import choose_attention
 from diffusion_ladder.networks import mlp, unet
 from diffusion_ladder.networks.embeddings import fold, sinusoidal_embedding, unfold
 from diffusion_ladder.params import DiffusersUNetNetwork, MLPNetwork, UNetNetwork
+from diffusion_ladder.rungs import build_network
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 repair_torchvision()
@@ -177,3 +179,42 @@ def test_a_saved_diffusers_network_is_a_plain_unet2dmodel(tmp_path):
         expected = unfold(plain(fold(x, 2), timesteps, class_labels=labels).sample, 2)
         assert torch.equal(network(x, timesteps, labels), expected)
         assert torch.equal(diffusers_unet.load(settings, (3, 16, 16), tmp_path).eval()(x, timesteps, labels), expected)
+
+
+def image_network(name):
+    kind = UNetNetwork if name == "unet" else DiffusersUNetNetwork
+    return build_network(kind(name=name, **unet_settings()), (3, 16, 16), None, 0, "test")
+
+
+@pytest.mark.parametrize("name", ["unet", "diffusers_unet"])
+def test_in_bf16_the_norms_are_taken_in_float32_and_the_convolutions_are_not(name):
+    network, dtypes = image_network(name), {nn.GroupNorm: set(), nn.Conv2d: set()}
+    for module in network.modules():
+        if type(module) in dtypes:
+            module.register_forward_hook(lambda module, _, output: dtypes[type(module)].add(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network(torch.randn(2, 3, 16, 16), torch.tensor([3, 900]))
+    assert dtypes == {nn.GroupNorm: {torch.float32}, nn.Conv2d: {torch.bfloat16}}
+
+
+@pytest.mark.parametrize("name", ["unet", "diffusers_unet"])
+@pytest.mark.parametrize("plain_attention", [False, True])
+def test_bf16_and_float32_predictions_and_gradients_agree(name, plain_attention, attention_switches):
+    choose_attention(torch.device("cpu"), torch.bfloat16 if plain_attention else torch.float32)
+    network, x = image_network(name), torch.randn(8, 3, 16, 16)
+    losses, gradients = [], []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            prediction = network(x, torch.arange(8) * 120)
+        losses.append((prediction.float() - x).square().mean())
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(losses[-1], list(network.parameters()))]))
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.02)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.999
+
+
+@pytest.fixture
+def attention_switches():
+    before = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    yield
+    torch.backends.cuda.enable_flash_sdp(before[0])
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before[1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import PROJECT, run
 
-from diffusion_ladder.device import choose_device, choose_precision
+from diffusion_ladder.device import choose_device, choose_precision, choose_tf32
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import load_parameters
 from diffusion_ladder.randomness import generator, numpy_generator, seed_of
@@ -44,6 +44,21 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"runtime\.device: cuda was asked for"):
         choose_device("cuda")
+
+
+def test_tf32_is_for_gpus():
+    with pytest.raises(UserError, match=r"runtime\.precision: tf32 is a GPU's, and the device is cpu"):
+        choose_precision("tf32", torch.device("cpu"))
+    assert choose_precision("tf32", torch.device("cuda")) == torch.float32
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_matrices_and_convolutions_round_to_tf32_alike(monkeypatch, wanted):
+    precision = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+    choose_tf32(wanted)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (wanted, wanted)
+    torch.set_float32_matmul_precision(precision)
 
 
 @pytest.mark.parametrize(

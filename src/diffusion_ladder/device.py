@@ -42,7 +42,29 @@ def configure(settings: Runtime) -> Compute:
     # Filling uninitialised memory would cost time, and nothing reads it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = choose_device(settings.device)
-    return Compute(device, choose_precision(settings.precision, device))
+    precision = choose_precision(settings.precision, device)
+    choose_tf32(settings.precision == "tf32")
+    choose_attention(device, precision)
+    return Compute(device, precision)
+
+
+def choose_tf32(wanted: bool) -> None:
+    """Let a GPU round the factors of float32 products to TF32, or not, alike for matrices and convolutions.
+
+    By default PyTorch rounds them for convolutions only, so that float32 would not be what it says.
+    """
+    torch.set_float32_matmul_precision("high" if wanted else "highest")
+    torch.backends.cudnn.allow_tf32 = wanted
+
+
+def choose_attention(device: torch.device, precision: torch.dtype) -> None:
+    """Take PyTorch's plain attention for bf16 on a CPU, where the fused one is slow backwards.
+
+    Both multiply in bf16. The switches are called after CUDA, but hold for CPUs too.
+    """
+    plain = device.type == "cpu" and precision == torch.bfloat16
+    torch.backends.cuda.enable_flash_sdp(not plain)
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(plain)
 
 
 def choose_device(name: str) -> torch.device:
@@ -60,10 +82,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products: `auto` takes bfloat16 on a GPU and on a processor with instructions for it."""
+    """The dtype of matrix products: `auto` takes bfloat16 on a GPU and on a processor with instructions for it.
+
+    Raises:
+        UserError: TF32 is asked for, and the device is no GPU.
+    """
     if name == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else processor_has_bf16()
         name = "bf16" if fast and device.type != "mps" else "float32"
+    if name == "tf32" and device.type != "cuda":
+        raise UserError(f"runtime.precision: tf32 is a GPU's, and the device is {device.type}; use auto or float32")
     return torch.bfloat16 if name == "bf16" else torch.float32
 
 

@@ -35,7 +35,7 @@ class Runtime(Section):
     """Where and in which precision the work is done."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    precision: Literal["auto", "float32", "bf16"]
+    precision: Literal["auto", "float32", "tf32", "bf16"]
     threads: Positive
 
 

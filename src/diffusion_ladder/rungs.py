@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import partial, read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
@@ -94,12 +94,24 @@ def build_network(
     """A network with fresh weights that depend on (seed, model) alone; torch's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "train", model, "weights"))
-        return network_module(settings).build(settings, sample_shape, num_class_embeds)
+        return prepared(network_module(settings).build(settings, sample_shape, num_class_embeds))
 
 
-def channels_last(network: nn.Module) -> nn.Module:
-    """The network with its convolutions in the memory order that processors and GPUs are fastest in; same numbers."""
+def prepared(network: nn.Module) -> nn.Module:
+    """The network as processors and GPUs are fast at it: convolutions channels last, group norms always in float32.
+
+    Autocast does the same to group norms on a GPU, but leaves them in bfloat16 on a CPU, where statistics lose digits
+    and PyTorch's kernel for few channels per group is many times slower.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_pre_hook(in_float32)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def in_float32(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """A hook before a module's forward: its one input in float32."""
+    return (inputs[0].float(),)
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -155,7 +167,7 @@ def load_rung(folder: str | Path) -> Rung:
     shape = tuple(card["sample_shape"])
     return Rung(
         model=card["model"],
-        network=channels_last(network_module(settings).load(settings, shape, Path(folder))).eval(),
+        network=prepared(network_module(settings).load(settings, shape, Path(folder))).eval(),
         settings=settings,
         schedule=Schedule.model_validate(card["schedule"]),
         sample_shape=shape,

@@ -1,5 +1,6 @@
 """The one pair of functions between data as stored and data as the networks see it."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +38,13 @@ class Normalisation:
         """The value to store under `normalisation`."""
         return {"mean": list(self.mean), "std": list(self.std)}
 
-    def coefficients(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and std as float32, shaped to broadcast over (..., C, H, W) images or (..., D) points."""
-        shape = (-1, 1, 1) if self.bytes else (-1,)
-        mean, std = torch.tensor([self.mean, self.std], dtype=torch.float64).float().to(device)
-        return mean.reshape(shape), std.reshape(shape)
+
+@functools.cache  # a copy to a GPU at every step would make the host wait for it
+def coefficients(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and std as float32, shaped to broadcast over (..., C, H, W) images or (..., D) points."""
+    shape = (-1, 1, 1) if normalisation.bytes else (-1,)
+    mean, std = torch.tensor([normalisation.mean, normalisation.std], dtype=torch.float64).float().to(device)
+    return mean.reshape(shape), std.reshape(shape)
 
 
 IMAGES = Normalisation(mean=(0.5,), std=(0.5,), bytes=True)  # pixels in [0, 255] to [-1, 1]
@@ -58,7 +61,7 @@ def normalise(x: Tensor, normalisation: Normalisation) -> Tensor:
     """
     if normalisation.bytes != (x.dtype == torch.uint8):
         raise TypeError(f"expected {'uint8 images' if normalisation.bytes else 'float points'}, found {x.dtype}")
-    mean, std = normalisation.coefficients(x.device)
+    mean, std = coefficients(normalisation, x.device)
     scaled = x.float() / 255 if normalisation.bytes else x.float()
     return (scaled - mean) / std
 
@@ -75,7 +78,7 @@ def unnormalise(x: Tensor, normalisation: Normalisation) -> Tensor:
     if x.isnan().any():
         nan = int(x.isnan().sum())
         raise UserError(f"{nan} of {x.numel()} values are NaN: the samples diverged; lower training.learning_rate")
-    mean, std = normalisation.coefficients(x.device)
+    mean, std = coefficients(normalisation, x.device)
     values = x.float() * std + mean
     if normalisation.bytes:
         return (values * 255).round().clamp(0, 255).to(torch.uint8)  # without the clamp, 256 would wrap to 0

@@ -5,6 +5,7 @@ alpha_t = 1 - beta_t, and alpha_bar_t, the product of alpha_0 ... alpha_t, is th
 Everything is float64; whoever multiplies a sample by a coefficient casts it once, to the sample's own dtype.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,11 +48,17 @@ class NoiseSchedule:
     def alpha_bar_at(self, t: Tensor) -> Tensor:
         """alpha_bar at integer timesteps t of any shape: float64, on t's device (the CPU for MPS, which lacks it)."""
         device = torch.device("cpu") if t.device.type == "mps" else t.device
-        return self.alpha_bar.to(device)[t.to(device)]
+        return alpha_bar_on(self, device)[t.to(device)]
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t of each sample; x0 and noise (B, ...), t () or (B,) integers in [0, T). See `add_noise`."""
         return add_noise(x0, noise, self.alpha_bar_at(t))
+
+
+@functools.lru_cache(maxsize=8)  # a copy to a GPU at every step would make the host wait for it
+def alpha_bar_on(schedule: NoiseSchedule, device: torch.device) -> Tensor:
+    """alpha_bar (T,) float64 on a device."""
+    return schedule.alpha_bar.to(device)
 
 
 def make_schedule(

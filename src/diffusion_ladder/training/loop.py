@@ -5,6 +5,7 @@ randomness of step k comes from generators derived from (seed, model, purpose, k
 before.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.targets import loss_weight, target_mean_square, training_target
 from diffusion_ladder.params import LossWeight, Training
 from diffusion_ladder.randomness import generator
-from diffusion_ladder.rungs import Rung, channels_last, noise_schedule
+from diffusion_ladder.rungs import Rung, noise_schedule
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
 
 
@@ -71,7 +72,7 @@ class TrainingState:
 
 def initial_state(rung: Rung, settings: Training) -> TrainingState:
     """Before the first step; the rung's network is trained in place."""
-    network = channels_last(rung.network).train()
+    network = rung.network.train()
     beta_1, beta_2 = settings.adam_betas
     optimiser = torch.optim.AdamW(
         network.parameters(), betas=(beta_1, beta_2), weight_decay=settings.weight_decay, fused=True
@@ -85,6 +86,12 @@ def learning_rate_at(step: int, settings: Training) -> float:
     return settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
 
 
+@functools.lru_cache(maxsize=2)  # a batch may reach over the end of an epoch
+def epoch_order(epoch: int, count: int, seed: int, model: str) -> Tensor:
+    """The order in which an epoch (counted from 0) shows its examples: (count,) int64."""
+    return torch.randperm(count, generator=generator(seed, "train", model, "order", epoch))
+
+
 def batch_indices(step: int, batch_size: int, count: int, seed: int, model: str) -> Tensor:
     """The examples of a step (counted from 0): (B,) indices out of an endless row of shuffles of all `count` examples.
 
@@ -93,15 +100,20 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int, model: str)
     positions = torch.arange(step * batch_size, (step + 1) * batch_size)  # in the endless row
     indices = torch.empty_like(positions)
     for epoch in range(int(positions[0]) // count, int(positions[-1]) // count + 1):
-        order = torch.randperm(count, generator=generator(seed, "train", model, "order", epoch))
+        order = epoch_order(epoch, count, seed, model)
         inside = positions // count == epoch
         indices[inside] = order[positions[inside] - epoch * count]
     return indices
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device; a GPU fetches it from pinned memory while the host goes on."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def draw_batch(rung: Rung, data: Tensor, labels: Tensor, settings: Training, step: int, seed: int) -> Batch:
     """Lines 2 to 4 of algorithm 1: x_0 from the data, t uniform over all T steps, epsilon standard normal."""
-    indices = batch_indices(step, settings.batch_size, len(data), seed, rung.model).to(data.device)
+    indices = sent(batch_indices(step, settings.batch_size, len(data), seed, rung.model), data.device)
     x0 = normalise(data[indices], rung.normalisation)
     random = generator(seed, "train", rung.model, "noise", step)
     timesteps = torch.randint(rung.schedule.T, (len(x0),), generator=random)
@@ -111,8 +123,8 @@ def draw_batch(rung: Rung, data: Tensor, labels: Tensor, settings: Training, ste
         chosen = labels[indices]
         if rung.null_label is not None:  # classifier-free guidance (arXiv 2207.12598), algorithm 1
             dropped = torch.rand(len(x0), generator=random) < settings.label_dropout
-            chosen = chosen.masked_fill(dropped.to(chosen.device), rung.null_label)
-    return Batch(x0, timesteps.to(x0.device), noise.to(x0.device), chosen)
+            chosen = chosen.masked_fill(sent(dropped, chosen.device), rung.null_label)
+    return Batch(x0, sent(timesteps, x0.device), sent(noise, x0.device), chosen)
 
 
 def losses_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight, precision: torch.dtype) -> Tensor:
