@@ -800,7 +800,7 @@ def assert_solver_like_diffusers(kind: str, config: dict[str, Any], **steps: Any
         scheduler.set_timesteps(**steps)
     assert torch.equal(ours.timesteps, theirs.timesteps)
     assert torch.allclose(ours.sigmas.float(), theirs.sigmas, rtol=1e-3)
-    assert relative_error(run_solver(public), run_solver(theirs)) < 1e-4, (config, steps)
+    assert relative_error(run_solver(public), run_solver(theirs)) < 1e-5, (config, steps)
     theirs.set_timesteps(**steps)
     theirs.sigmas = ours.sigmas
     dtype, tolerance = (torch.float64, 1e-10) if kind == "heun" else (torch.float32, 1e-4)

@@ -92,8 +92,12 @@ def schedule_from_betas(beta: Tensor, rescale_betas_zero_snr: bool = False) -> N
 def schedule_from_alpha_bar(alpha_bar: Tensor) -> NoiseSchedule:
     """The schedule whose alpha_bar (T,) is given: alpha_t = alpha_bar_t / alpha_bar_{t-1}."""
     alpha_bar = alpha_bar.to(torch.float64)
-    alpha = torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
-    return schedule_of(1 - alpha, alpha_bar)
+    return schedule_of(beta_between(alpha_bar), alpha_bar)
+
+
+def beta_between(alpha_bar: Tensor) -> Tensor:
+    """The betas (T,) of which alpha_bar (T,) is the running product: 1 - alpha_bar_t / alpha_bar_{t-1}."""
+    return 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
 
 
 def schedule_of(beta: Tensor, alpha_bar: Tensor) -> NoiseSchedule:
@@ -102,19 +106,19 @@ def schedule_of(beta: Tensor, alpha_bar: Tensor) -> NoiseSchedule:
     return NoiseSchedule(beta=beta, alpha=1 - beta, alpha_bar=alpha_bar, snr=snr, sigma=snr.rsqrt())
 
 
-def make_beta(name: str, T: int, beta_start: float, beta_end: float) -> Tensor:
-    """The T betas of a schedule by name, float64, unchecked."""
+def make_beta(name: str, T: int, beta_start: float, beta_end: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The T betas of a schedule by name, unchecked."""
     match name:
         case "linear":  # DDPM, section 4
-            return torch.linspace(beta_start, beta_end, T, dtype=torch.float64)
+            return torch.linspace(beta_start, beta_end, T, dtype=dtype)
         case "scaled_linear":  # latent diffusion (arXiv 2112.10752): linear in sqrt(beta)
-            return torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64) ** 2
+            return torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=dtype) ** 2
         case "squaredcos_cap_v2":
-            return beta_of_alpha_bar(cosine_alpha_bar, T)
+            return beta_of_alpha_bar(cosine_alpha_bar, T).to(dtype)
         case "laplace":
-            return beta_of_alpha_bar(laplace_alpha_bar, T)
+            return beta_of_alpha_bar(laplace_alpha_bar, T).to(dtype)
         case "sigmoid":  # GeoDiff (arXiv 2203.02923)
-            rising = torch.linspace(-SIGMOID_REACH, SIGMOID_REACH, T, dtype=torch.float64).sigmoid()
+            rising = torch.linspace(-SIGMOID_REACH, SIGMOID_REACH, T, dtype=dtype).sigmoid()
             return beta_start + (beta_end - beta_start) * rising
         case _:
             known = "linear, scaled_linear, squaredcos_cap_v2, sigmoid or laplace"

@@ -70,13 +70,21 @@ def x0_and_epsilon(
     The inverse of `training_target`. Raises ValueError for an unknown type, for epsilon where alpha_bar_t is 0, and
     for sample where it is 1.
     """
-    signal_scale, noise_scale = signal_and_noise_scales(alpha_bar_t, x_t)
+    if prediction_type == "epsilon":
+        refuse_value(alpha_bar_t, 0, NO_SIGNAL)
+    if prediction_type == "sample":
+        refuse_value(alpha_bar_t, 1, NO_NOISE)
+    return parts_of(prediction_type, model_output, x_t, *signal_and_noise_scales(alpha_bar_t, x_t))
+
+
+def parts_of(
+    prediction_type: str, model_output: Tensor, x_t: Tensor, signal_scale: Tensor | float, noise_scale: Tensor | float
+) -> CleanAndNoise:
+    """(x_0, epsilon) of x_t = signal_scale x_0 + noise_scale epsilon; for v the squares of the scales add up to 1."""
     match prediction_type:
         case "epsilon":  # DDPM eq. 15
-            refuse_value(alpha_bar_t, 0, NO_SIGNAL)
             return CleanAndNoise((x_t - noise_scale * model_output) / signal_scale, model_output)
         case "sample":
-            refuse_value(alpha_bar_t, 1, NO_NOISE)
             return CleanAndNoise(model_output, (x_t - signal_scale * model_output) / noise_scale)
         case "v_prediction":  # (x_t, v) is (x_0, epsilon) turned by an angle, so turn it back
             return CleanAndNoise(

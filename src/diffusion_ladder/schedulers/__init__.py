@@ -105,15 +105,17 @@ class DiscreteScheduler:
 
     def prepare(self) -> None:
         """Build the schedule that the config describes; until `set_timesteps`, all T timesteps are visited."""
-        config = self.config
-        T = config.num_train_timesteps
-        if config.trained_betas is not None:
-            beta = torch.as_tensor(np.asarray(config.trained_betas), dtype=torch.float64)
-        else:
-            beta = make_beta(config.beta_schedule, T, config.beta_start, config.beta_end)
-        self.schedule = schedule_from_betas(beta, config.get("rescale_betas_zero_snr", False))
+        rescale = self.config.get("rescale_betas_zero_snr", False)
+        self.schedule = schedule_from_betas(self.beta_of_config(torch.float64), rescale)
         self.num_inference_steps = None
-        self.timesteps = torch.arange(T).flip(0)
+        self.timesteps = torch.arange(self.config.num_train_timesteps).flip(0)
+
+    def beta_of_config(self, dtype: torch.dtype) -> Tensor:
+        """beta (T,) that the config describes, not rescaled yet."""
+        config = self.config
+        if config.trained_betas is not None:
+            return torch.as_tensor(np.asarray(config.trained_betas), dtype=dtype)
+        return make_beta(config.beta_schedule, config.num_train_timesteps, config.beta_start, config.beta_end, dtype)
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
@@ -157,13 +159,15 @@ class DiscreteScheduler:
 
     def read_prediction(self, model_output: Tensor, x_t: Tensor, alpha_bar_t: Tensor) -> CleanAndNoise:
         """(x_0, epsilon) that the network means, x_0 thresholded or clipped as the config says."""
+        x0, epsilon = x0_and_epsilon(self.config.prediction_type, model_output, x_t, alpha_bar_t)
+        return CleanAndNoise(self.clipped(x0), epsilon)
+
+    def clipped(self, x0: Tensor) -> Tensor:
+        """x_0 (B, ...) thresholded or clipped as the config says."""
         config = self.config
-        x0, epsilon = x0_and_epsilon(config.prediction_type, model_output, x_t, alpha_bar_t)
         if config.get("thresholding"):
-            x0 = dynamic_threshold(x0, config.dynamic_thresholding_ratio, config.sample_max_value)
-        elif config.clip_sample:
-            x0 = x0.clamp(-config.clip_sample_range, config.clip_sample_range)
-        return CleanAndNoise(x0, epsilon)
+            return dynamic_threshold(x0, config.dynamic_thresholding_ratio, config.sample_max_value)
+        return x0.clamp(-config.clip_sample_range, config.clip_sample_range) if config.clip_sample else x0
 
     def noise_like(self, x: Tensor, generator: Generators | None) -> Tensor:
         """Fresh noise of x's shape, device and dtype."""

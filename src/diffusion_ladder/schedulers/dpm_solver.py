@@ -6,7 +6,7 @@ and only the predicted x_0 is extrapolated: constant at first order, which is DD
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffusion_ladder.diffusion.noise import Generators
 from diffusion_ladder.diffusion.schedules import schedule_from_alpha_bar
+from diffusion_ladder.diffusion.targets import parts_of
 from diffusion_ladder.diffusion.timesteps import spaced_timesteps
 from diffusion_ladder.schedulers import SolverScheduler, keeps_config, refuse_options
 
@@ -32,6 +33,17 @@ SUPPORTED: dict[str, Sequence[Any]] = {
     "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),  # no variance is used
     "use_dynamic_shifting": (False,),
 }
+
+
+class Scales(NamedTuple):
+    """The two coefficients of x_t, called alpha and sigma in the paper; () each."""
+
+    signal: Tensor  # of x_0
+    noise: Tensor  # of epsilon
+
+    def numbers(self) -> tuple[float, float]:
+        """The same as plain numbers, which suit every device."""
+        return self.signal.item(), self.noise.item()
 
 
 class DPMSolverMultistepScheduler(SolverScheduler):
@@ -81,11 +93,15 @@ class DPMSolverMultistepScheduler(SolverScheduler):
     ) -> None:
         refuse_options(self.config, SUPPORTED)
         self.prepare()
-        if rescale_betas_zero_snr:
+        self.forget()
+
+    def prepare(self) -> None:
+        """Build the schedule that the config describes; one that ends in pure noise keeps a trace of the signal."""
+        super().prepare()
+        if self.config.rescale_betas_zero_snr:
             alpha_bar = self.schedule.alpha_bar.clone()
             alpha_bar[-1] = ALMOST_NO_SIGNAL
             self.schedule = schedule_from_alpha_bar(alpha_bar)
-        self.forget()
 
     def forget(self) -> None:
         """Start a new run: no predictions remembered, no position."""
@@ -143,15 +159,15 @@ class DPMSolverMultistepScheduler(SolverScheduler):
         Returns .prev_sample and .pred_original_sample, or a tuple of the two.
         """
         position = self.position_of(timestep)
-        alpha_bars = self.alpha_bars_around(position, sample.dtype)
-        x0 = self.read_prediction(model_output, sample, alpha_bars[1]).x0
+        scales = self.scales_around(position, sample.dtype)
+        x0 = self.clipped(parts_of(self.config.prediction_type, model_output, sample, *scales[1].numbers()).x0)
         self.model_outputs = [*self.model_outputs[1:], x0]
         last = position == len(self.timesteps) - 1
         if self.config.solver_order == 1 or self.lower_order_nums < 1 or last:
             direction = x0
         else:
-            direction = extrapolated(x0, self.model_outputs[-2], [half_log_snr(a) for a in alpha_bars])
-        previous = exponential_step(sample, direction, alpha_bars[1], alpha_bars[2])
+            direction = extrapolated(x0, self.model_outputs[-2], [half_log_snr(each) for each in scales])
+        previous = exponential_step(sample, direction, scales[1], scales[2])
         self.lower_order_nums = min(self.lower_order_nums + 1, self.config.solver_order)
         self.step_index = position + 1
         return self.output(previous, x0, return_dict)
@@ -168,33 +184,35 @@ class DPMSolverMultistepScheduler(SolverScheduler):
         visited = (self.timesteps == timestep).nonzero()
         return int(visited[0]) if len(visited) else len(self.timesteps) - 1
 
-    def alpha_bars_around(self, position: int, dtype: torch.dtype) -> list[Tensor]:
-        """alpha_bar () at the timestep before, at and after a position; 1 after the last, at the data."""
+    def scales_around(self, position: int, dtype: torch.dtype) -> list[Scales]:
+        """The scales at the timestep before, at and after a position; after the last, those of the data."""
         table = self.alpha_bar_table(dtype)
         visited = torch.cat([table[self.timesteps.cpu()], table.new_ones(1)])
-        return [visited[max(position - 1, 0)], visited[position], visited[position + 1]]
+        return [self.scales_of(visited[max(i, 0)]) for i in (position - 1, position, position + 1)]
+
+    def scales_of(self, alpha_bar: Tensor) -> Scales:
+        """The scales at alpha_bar ()."""
+        return Scales(alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
 
 
-def half_log_snr(alpha_bar: Tensor) -> float:
-    """lambda = log(sqrt(alpha_bar) / sqrt(1 - alpha_bar)), infinite for clean data."""
-    return (0.5 * (alpha_bar / (1 - alpha_bar)).log()).item()
+def half_log_snr(scales: Scales) -> Tensor:
+    """lambda = log(alpha / sigma), (), infinite for clean data."""
+    return scales.signal.log() - scales.noise.log()
 
 
-def exponential_step(x: Tensor, x0: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor) -> Tensor:
+def exponential_step(x: Tensor, x0: Tensor, here: Scales, following: Scales) -> Tensor:
     """x at the next timestep if the predicted x_0 stays as it is, eq. 9 of the paper at first order.
 
-    sigma_t / sigma_s x - alpha_t (e^-h - 1) x_0, where h is the growth of lambda, sigma^2 = 1 - alpha_bar and
-    alpha^2 = alpha_bar.
+    sigma_t / sigma_s x - alpha_t (e^-h - 1) x_0, where h is the growth of lambda.
     """
-    h = half_log_snr(alpha_bar_next) - half_log_snr(alpha_bar)
-    shrink = ((1 - alpha_bar_next) / (1 - alpha_bar)).sqrt().item()
-    return shrink * x - alpha_bar_next.sqrt().item() * math.expm1(-h) * x0
+    h = half_log_snr(following) - half_log_snr(here)
+    return (following.noise / here.noise).item() * x - (following.signal * torch.expm1(-h)).item() * x0
 
 
-def extrapolated(x0: Tensor, earlier_x0: Tensor | None, half_log_snrs: Sequence[float]) -> Tensor:
+def extrapolated(x0: Tensor, earlier_x0: Tensor | None, half_log_snrs: Sequence[Tensor]) -> Tensor:
     """The predicted x_0 halfway to the next timestep, on the line through the last two: D of Algorithm 2."""
     earlier, here, following = half_log_snrs
-    r = (here - earlier) / (following - here)
+    r = ((here - earlier) / (following - here)).item()
     if earlier_x0 is None:
         raise ValueError("a second-order step needs the prediction of the step before")
     return (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * earlier_x0

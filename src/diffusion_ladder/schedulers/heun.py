@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.diffusion.noise import Generators
+from diffusion_ladder.diffusion.targets import parts_of
 from diffusion_ladder.schedulers import SolverScheduler, keeps_config, refuse_options
 
 SUPPORTED: dict[str, Sequence[Any]] = {
@@ -57,8 +58,9 @@ class HeunDiscreteScheduler(SolverScheduler):
     @property
     def init_noise_sigma(self) -> float:  # type: ignore[override]
         """Standard deviation of the sample to start from."""
-        largest = self.sigmas.max().item()
-        return largest if self.config.timestep_spacing in ("linspace", "trailing") else (largest**2 + 1) ** 0.5
+        largest = self.sigmas.max()
+        from_pure_noise = self.config.timestep_spacing in ("linspace", "trailing")
+        return (largest if from_pure_noise else (largest**2 + 1) ** 0.5).item()
 
     @property
     def state_in_first_order(self) -> bool:
@@ -82,9 +84,8 @@ class HeunDiscreteScheduler(SolverScheduler):
 
     def visit(self, timesteps: Tensor, device: str | torch.device | None = None) -> None:
         """Take these timesteps, (steps,) float64 falling, for a new run."""
-        sigma = self.sigma_at(timesteps)
-        self.sigmas = torch.cat([sigma[:1], sigma[1:].repeat_interleave(2), sigma.new_zeros(1)])
         self.timesteps = torch.cat([timesteps[:1], timesteps[1:].repeat_interleave(2)]).float().to(device)
+        self.sigmas = self.sigmas_visited(self.schedule.sigma)
         self.num_inference_steps = len(timesteps)
         self.step_index = self.begin_index = None
         self.begun = None
@@ -93,21 +94,24 @@ class HeunDiscreteScheduler(SolverScheduler):
         """`steps` falling timesteps, (steps,); linspace doesn't round them."""
         rounded = super().spaced(T, steps)
         linspace = self.config.timestep_spacing == "linspace"
-        return torch.linspace(0, T - 1, steps, dtype=torch.float64).flip(0) if linspace else rounded
+        return torch.from_numpy(np.linspace(0, T - 1, steps)).flip(0) if linspace else rounded
 
-    def sigma_at(self, timesteps: Tensor) -> Tensor:
-        """sigma at timesteps (N,), in between them linear: (N,) float64."""
-        known = self.schedule.sigma.numpy()
-        return torch.from_numpy(np.interp(timesteps.double().cpu().numpy(), np.arange(len(known)), known))
+    def sigmas_visited(self, sigma: Tensor) -> Tensor:
+        """sigma (T,) at the timesteps visited, and 0 at the end: (2 steps,) in its dtype."""
+        return torch.cat([sigma_at(self.timesteps, sigma), sigma.new_zeros(1)])
+
+    def sigmas_for(self, dtype: torch.dtype) -> Tensor:
+        """The sigmas, float64, from which a step on samples of that dtype derives its coefficients."""
+        return self.sigmas
 
     def scale_model_input(self, sample: Tensor, timestep: int | float | Tensor) -> Tensor:  # type: ignore[override]
         """The network's input: x / sqrt(sigma^2 + 1), of unit variance for data of unit variance."""
         self.step_index = self.position_of(timestep)
-        return sample / (self.sigmas[self.step_index].item() ** 2 + 1) ** 0.5
+        return sample / unit_scale(self.sigmas_for(sample.dtype)[self.step_index])
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x = x_0 + sigma epsilon of clean samples (B, ...) at timesteps () or (B,)."""
-        sigma = self.sigma_at(timesteps.reshape(-1)).reshape(-1, *[1] * (original_samples.ndim - 1))
+        sigma = sigma_at(timesteps.reshape(-1), self.schedule.sigma).reshape(-1, *[1] * (original_samples.ndim - 1))
         return original_samples + sigma.to(original_samples.dtype).to(original_samples.device) * noise
 
     def step(
@@ -126,19 +130,25 @@ class HeunDiscreteScheduler(SolverScheduler):
         Returns .prev_sample and .pred_original_sample, or a tuple of the two.
         """
         position = self.position_of(timestep)
-        here = self.sigmas[position].item()  # of this evaluation
-        alpha_bar = 1 / (1 + self.sigmas[position] ** 2)  # () float64
-        x0 = self.read_prediction(model_output, sample * alpha_bar.sqrt().item(), alpha_bar).x0
+        sigmas = self.sigmas_for(sample.dtype)
+        here = sigmas[position].item()  # of this evaluation
+        x0 = self.clipped(self.x0_of(model_output, sample, sigmas[position]))
         slope = (sample - x0) / here  # line 4
         if self.begun is None:
-            previous = sample + (self.sigmas[position + 1].item() - here) * slope  # line 5
+            previous = sample + (sigmas[position + 1].item() - here) * slope  # line 5
             self.begun = sample, slope
         else:
             start, first_slope = self.begun
-            previous = start + (here - self.sigmas[position - 1].item()) * (first_slope + slope) / 2  # line 8
+            previous = start + (here - sigmas[position - 1].item()) * (first_slope + slope) / 2  # line 8
             self.begun = None
         self.step_index = position + 1
         return self.output(previous, x0, return_dict)
+
+    def x0_of(self, model_output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """The x_0 (B, ...) that the network means, having seen x scaled to unit variance at sigma ()."""
+        if self.config.prediction_type == "v_prediction":  # Table 1: c_skip x + c_out F for data of unit variance
+            return x / (sigma**2 + 1).item() - (sigma / (sigma**2 + 1) ** 0.5).item() * model_output
+        return parts_of(self.config.prediction_type, model_output, x, 1, sigma.item()).x0
 
     def first_position_of(self, timestep: int | float | Tensor) -> int:
         """Where a timestep stands; of one that occurs twice, the place that starts a step.
@@ -149,6 +159,17 @@ class HeunDiscreteScheduler(SolverScheduler):
         if len(visited) == 0:
             raise IndexError(f"timestep {timestep} is not among the {len(self.timesteps)} that set_timesteps chose")
         return int(visited[-1])
+
+
+def sigma_at(timesteps: Tensor, sigma: Tensor) -> Tensor:
+    """sigma (T,) at timesteps (N,), in between them linear: (N,) in its dtype, computed in float64."""
+    found = np.interp(timesteps.double().cpu().numpy(), np.arange(len(sigma)), sigma.numpy())
+    return torch.from_numpy(found).to(sigma.dtype)
+
+
+def unit_scale(sigma: Tensor) -> float:
+    """Standard deviation of x_0 + sigma epsilon, for data of unit variance; sigma ()."""
+    return ((sigma**2 + 1) ** 0.5).item()
 
 
 Scheduler = HeunDiscreteScheduler
