@@ -4,6 +4,7 @@ import copy
 import importlib
 import inspect
 import itertools
+import json
 import math
 import pickle
 import re
@@ -683,6 +684,66 @@ def test_noise_and_velocity_are_those_of_diffusers(kind: str) -> None:
             assert torch.allclose(found, expected, atol=1e-5)
             found, expected = (each.get_velocity(x0, noise, timesteps) for each in (ours, theirs))
             assert torch.allclose(found, expected, atol=1e-5)
+
+
+@kinds
+def test_noise_and_velocity_take_any_dtype_shape_and_kind_of_timestep(kind: str) -> None:
+    """Within two roundings of the truth, where diffusers rounds alpha_bar itself: to 1, without noise, in bfloat16."""
+    generators = generator(0), generator(1)
+    for dtype, shape in itertools.product(
+        [torch.float16, torch.bfloat16, torch.float32, torch.float64], [(4,), (4, 2), (4, 1, 3, 3), (4, 2, 2, 2, 2)]
+    ):
+        x0, noise = (torch.randn(shape, generator=each).to(dtype) for each in generators)
+        for t in (torch.tensor([0, 3, 500, 999]), torch.tensor([5], dtype=torch.int32), torch.tensor(5)):
+            scheduler = PUBLIC[kind]()
+            alpha_bar = scheduler.schedule.alpha_bar[t.long()].reshape(-1, *[1] * (len(shape) - 1))
+            signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+            room = 3 * torch.finfo(dtype).eps * (x0.double().abs() + noise.double().abs())
+            for found, expected in (
+                (scheduler.add_noise(x0, noise, t), signal * x0.double() + sigma * noise.double()),
+                (scheduler.get_velocity(x0, noise, t), signal * noise.double() - sigma * x0.double()),
+            ):
+                assert (found.dtype, found.shape) == (dtype, shape)
+                assert ((found.double() - expected).abs() <= room).all()
+    x0, noise = torch.zeros(1, 2, dtype=torch.bfloat16), torch.ones(1, 2, dtype=torch.bfloat16)
+    t = torch.tensor([5])
+    assert THEIRS[kind]().add_noise(x0, noise, t).abs().max() == 0
+    assert PUBLIC[kind]().add_noise(x0, noise, t).min() > 0.02
+
+
+@kinds
+def test_timesteps_are_on_the_device_asked_for(kind: str) -> None:
+    for family in (OURS, PUBLIC, THEIRS):
+        scheduler = family[kind]()
+        assert (len(scheduler), scheduler.timesteps.device.type) == (1000, "cpu")
+        scheduler.set_timesteps(10, device="meta")
+        assert scheduler.timesteps.device.type == "meta"
+        assert scheduler.init_noise_sigma == 1.0
+
+
+@kinds
+def test_configs_with_unknown_keys_are_taken_as_diffusers_takes_them(kind: str, tmp_path: Path) -> None:
+    THEIRS[kind](beta_end=0.3).save_pretrained(tmp_path)
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"skip_prk_steps": True, "beta_start": 0.001}))
+    for family in (PUBLIC, THEIRS):
+        loaded = family[kind].from_pretrained(tmp_path)
+        assert (loaded.config.beta_start, loaded.config.beta_end) == (0.001, 0.3)
+        _, unused = family[kind].from_config({"beta_end": 0.3, "foo": 1}, return_unused_kwargs=True, bar=2)
+        assert unused == {"bar": 2, "foo": 1}
+        with pytest.raises(ValueError, match="provide a config"):
+            family[kind].from_config(None)
+        with pytest.raises(TypeError, match="foo"):
+            family[kind](foo=1)
+
+
+@kinds
+def test_every_compatible_scheduler_can_be_made_from_our_config_and_back(kind: str) -> None:
+    ours = PUBLIC[kind](beta_end=0.3)
+    assert len(ours.compatibles) > 10
+    for compatible in ours.compatibles:
+        back = PUBLIC[kind].from_config(compatible.from_config(ours.config).config)
+        assert {name: back.config[name] for name in ours.config} == dict(ours.config), compatible
 
 
 def test_schedule_tensors_go_by_diffusers_names() -> None:

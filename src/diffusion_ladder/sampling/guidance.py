@@ -36,6 +36,11 @@ def conditional(rung: Rung, labels: Tensor | None, precision: torch.dtype) -> Pr
     return predict
 
 
+def evaluations(timesteps: Tensor, T: int, settings: Sampling) -> int:
+    """NFE: evaluations of the network for one sample along these timesteps; guidance needs two in place of one."""
+    return sum(1 + is_guided(float(timestep), T, settings) for timestep in timesteps)
+
+
 def guided(rung: Rung, labels: Tensor | None, settings: Sampling, precision: torch.dtype) -> Predict:
     """The prediction that a sampler asks for, as that of `conditional`, with the same arguments.
 

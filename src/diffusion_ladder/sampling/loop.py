@@ -16,7 +16,7 @@ from diffusion_ladder.params import Sampling
 from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_scheduler
-from diffusion_ladder.sampling.guidance import Predict, guided, is_guided
+from diffusion_ladder.sampling.guidance import Predict, evaluations, guided
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,19 @@ def noise_of(rung: Rung, numbers: Tensor, seed: int) -> tuple[Tensor, list[torch
     return x_T.to(device_of(rung)), generators
 
 
+def run_to_the_end(
+    process: Iterator[State], frames: Sequence[int], followed: Tensor, progress: Any
+) -> tuple[Tensor, Tensor]:
+    """The finished samples (B, ...), and x_t and x_0 of those `followed` (B,) at F steps: (K, F, 2, ...)."""
+    kept = []
+    for state in process:
+        if state.index in frames:
+            kept.append(torch.stack([state.x_t[followed], state.x_0[followed]], dim=1))
+        if progress is not None:
+            progress(len(followed))
+    return state.previous, torch.stack(kept, dim=1)
+
+
 @torch.no_grad()
 def draw_samples(
     rung: Rung,
@@ -150,17 +163,12 @@ def draw_samples(
         labels = (indices // per_class).to(device_of(rung)) if rung.num_classes else None
         scheduler, step_options = sampler_for(sampler, rung, settings, steps)  # anew: it remembers where it is
         frames = frame_indices(len(scheduler.timesteps), settings.trajectory_frames)
-        predict = guided(rung, labels, settings, precision)
-        here = followed[indices].to(device_of(rung))
-        rows = []
         x_T, generators = noise_of(rung, indices % per_class, seed)
-        for state in reverse_process(predict, scheduler, x_T, generators, **step_options):
-            if state.index in frames:
-                rows.append(torch.stack([state.x_t[here], state.x_0[here]], dim=1))
-            if progress is not None:
-                progress(len(indices))
-        finished.append(state.previous)
-        kept.append(torch.stack(rows, dim=1))  # (K of this batch, F, 2, ...)
+        predict = guided(rung, labels, settings, precision)
+        process = reverse_process(predict, scheduler, x_T, generators, **step_options)
+        final, states = run_to_the_end(process, frames, followed[indices].to(x_T.device), progress)
+        finished.append(final)
+        kept.append(states)
     samples = processes.gather(unnormalise(torch.cat(finished), rung.normalisation).cpu(), own, count)
     trajectory = unnormalise(torch.cat(kept), rung.normalisation).cpu()  # (K of this process, F, 2, ...)
     places = followed.cumsum(0)[own[followed[own]]] - 1
@@ -172,7 +180,7 @@ def draw_samples(
         predicted=trajectory[:, 1],
         timesteps=scheduler.timesteps.cpu()[frames].round().long(),
         final=samples[followed],
-        nfe=sum(1 + is_guided(float(t), rung.schedule.T, settings) for t in scheduler.timesteps),
+        nfe=evaluations(scheduler.timesteps, rung.schedule.T, settings),
     )
 
 
