@@ -22,6 +22,11 @@ NoisingScheduler = Literal["ddpm", "ddim", "diffusers_ddpm", "diffusers_ddim"]  
 SamplerName = NoisingScheduler | Literal["dpm_solver", "heun", "diffusers_dpm_solver", "diffusers_heun"]
 StepCount = Positive | Literal["all"]
 SAMPLE_COUNTS = ("count", "comparison_count", "trajectory_count")
+# What torchvision calls `split` (EMNIST) and `what` (QMNIST: which rows are held out).
+MNIST_SPLITS = {
+    "QMNIST": ("test", "test10k", "test50k"),
+    "EMNIST": ("byclass", "bymerge", "balanced", "letters", "digits", "mnist"),
+}
 DiceBearOptions = dict[str, int | float | str | list[str | int | float] | dict[str, int | float]]
 
 
@@ -100,8 +105,19 @@ class MlxtendSource(Section):
 class TorchvisionSource(Section):
     """A member of torchvision's MNIST family."""
 
-    name: Literal["MNIST", "FashionMNIST", "KMNIST"]
+    name: Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST"]
+    split: str | None
     root: str | None
+
+    @model_validator(mode="after")
+    def split_exists(self) -> "TorchvisionSource":
+        """Only QMNIST and EMNIST come in several splits, and one of them must be chosen."""
+        known = MNIST_SPLITS.get(self.name)
+        if known is None and self.split is not None:
+            raise ValueError(f"split: {self.name} has no splits to choose from; found {self.split!r}, allowed is null")
+        if known is not None and self.split not in known:
+            raise ValueError(f"split: {self.name} has {', '.join(known)}; found {self.split!r}")
+        return self
 
 
 class DigitsSources(Section):

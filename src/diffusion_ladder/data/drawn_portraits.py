@@ -133,7 +133,7 @@ def check_option(key: str, name: str, value: Any, known: Mapping[str, Any], styl
             raise UserError(f"{key}: the style {style} has no {unknown[0]}; it has {', '.join(allowed)}")
 
 
-def style_facts(name: str) -> dict[str, str]:
+def style_facts(name: str) -> dict[str, Any]:
     """Origin, creator and licence of a style, as its own file states them."""
     meta = load_style(name).meta()
     return {

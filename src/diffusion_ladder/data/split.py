@@ -85,6 +85,12 @@ def is_held_out(rows: Tensor, test_fraction: float) -> Tensor:
     return held_out
 
 
+def stands_in(rows: Tensor, others: Tensor) -> Tensor:
+    """Which rows, (N, ...), are equal to one of `others`, (M, ...): bool (N,)."""
+    known = set(row_digests(others))
+    return torch.tensor([digest in known for digest in row_digests(rows)], dtype=torch.bool)
+
+
 def count_rows(labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
     """Rows in all and by class name."""
     counts = torch.bincount(labels, minlength=len(class_names)).tolist()

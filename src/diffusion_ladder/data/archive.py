@@ -1,0 +1,53 @@
+"""Zip archives that come from elsewhere: a few named members are taken, nothing else touches the disk."""
+
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from diffusion_ladder.artifacts import replacing
+from diffusion_ladder.errors import UserError
+
+MOST_BYTES = 1 << 30  # unpacked, of the members that are taken
+
+
+def extract_members(archive: Path, names: Sequence[str], folder: Path) -> None:
+    """Write the members whose file names are `names`, whatever folder they are in, to FOLDER/NAME.
+
+    Raises:
+        UserError: it is no intact zip archive, lacks one of them or has it twice, announces too many bytes, or holds a
+            path that leads out of it, a link or a pickle.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for member in file.infolist():
+                refuse_unsafe(archive, member)
+            members = [only_member(archive, file, name) for name in names]
+            if (size := sum(member.file_size for member in members)) > MOST_BYTES:
+                raise UserError(f"{archive}: unpacks to {size:,} bytes, more than {MOST_BYTES:,}")
+            for name, member in zip(names, members, strict=True):
+                with file.open(member) as source, replacing(folder / name) as path, open(path, "wb") as target:
+                    shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        raise UserError(f"{archive}: can't be unpacked ({' '.join(str(error).split())})") from None
+
+
+def refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:
+    """Raise UserError for a member that an honest archive of data doesn't have."""
+    path = PurePosixPath(member.filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise UserError(f"{archive}: refused, because its member {member.filename!r} leads out of the archive")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise UserError(f"{archive}: refused, because its member {member.filename!r} is a link")
+    if path.suffix in (".pt", ".pth", ".pkl", ".pickle"):
+        raise UserError(f"{archive}: refused, because its member {member.filename!r} is a pickle")
+
+
+def only_member(archive: Path, file: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """The one member of that file name."""
+    found = [member for member in file.infolist() if PurePosixPath(member.filename).name == name]
+    if len(found) != 1:
+        raise UserError(f"{archive}: holds {len(found)} files called {name}, not one")
+    return found[0]
