@@ -28,6 +28,7 @@ def read_artifacts(model: str, dataset: str) -> RungArtifacts:
         comparison_sampler=read_metadata(f"{drawn}.comparison.safetensors"),
         trajectories=read_tensors(f"{drawn}.trajectories.safetensors"),
         training_log=training.parse_log(Path(f"reports/training/{model}.tsv").read_text(encoding="utf-8")),
+        previews=read_tensors(f"{drawn}.previews.safetensors"),
     )
 
 

@@ -120,12 +120,15 @@ def run_training(
     return history
 
 
-def facts_of(rung: Rung, settings: Training, metadata: dict[str, Any], train_data: Tensor) -> dict[str, Any]:
+def facts_of(
+    rung: Rung, settings: Training, metadata: dict[str, Any], train_data: Tensor, final_loss: float
+) -> dict[str, Any]:
     """What rung.json tells about the training."""
     last_decay = ema_decay(settings.steps, settings.ema_decay, settings.ema_warmup)
     return {key: metadata[key] for key in ("dataset", "kind", "class_names")} | {
         "images_seen": settings.steps * settings.batch_size,
         "ema_half_life": half_life(last_decay, settings.batch_size),
+        "final_loss": final_loss,
         "zero_loss": zero_loss(rung, settings.loss_weight, mean_square(train_data, rung.normalisation)),
     }
 
@@ -152,7 +155,8 @@ def main(stage: Stage) -> None:
     )
     with checkpoints.locked():
         history = run_training(stage, rung, scheduler, data, labels, checkpoints)
-        save_rung(rung, f"models/{stage.key}", scheduler, facts_of(rung, settings, metadata, tensors["train"]))
+        facts = facts_of(rung, settings, metadata, tensors["train"], history.final_loss())
+        save_rung(rung, f"models/{stage.key}", scheduler, facts)
         previews = {"samples": torch.stack(history.previews), "steps": torch.tensor(history.preview_steps)}
         write_tensors(f"data/samples/{stage.key}.previews.safetensors", previews, {"model": stage.key})
         checkpoints.remove()

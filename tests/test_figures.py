@@ -24,7 +24,14 @@ from diffusion_ladder.figures import process, samples, style, training
 from diffusion_ladder.randomness import generator
 
 MODELS = ("circles", "mnist_scratch", "faces")
-SCHEDULE = {"name": "linear", "T": 1000, "beta_start": 1e-4, "beta_end": 0.01, "prediction_type": "epsilon"}
+SCHEDULE = {
+    "name": "linear",
+    "T": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.01,
+    "rescale_betas_zero_snr": False,
+    "prediction_type": "epsilon",
+}
 GREEN = tuple(round(255 * part) for part in to_rgb(style.TRACKED))
 
 # Draws several rungs in one process, and says whether pyplot, with its global state, was imported.
@@ -59,11 +66,20 @@ def write_rung(folder: Path, model: str, dataset: str, tensors: dict, drawn: tup
         "num_classes": classes,
         "parameters": 1234,
         "images_seen": 5678,
+        "final_loss": 0.0317,
         "zero_loss": 1.0,
     }
     write_json(folder / f"models/{model}/rung.json", card | facts)
-    rows = [f"{step}\t{1 / step}\t{0.001 * step}\t{2 / step}" for step in range(1, 31)]
-    write_text(folder / f"reports/training/{model}.tsv", "\n".join(["step\tloss\tlearning_rate\tgradient_norm", *rows]))
+    columns = ["step", "loss", "learning_rate", "gradient_norm", *(f"loss_bin_{number}" for number in range(1, 9))]
+    rows = [
+        [step, 1 / step, 0.001 * step, 2 / step, *(1 / step / number for number in range(1, 9))]
+        for step in range(1, 31)
+    ]
+    lines = ["\t".join(map(str, row)) for row in [columns, *rows]]
+    write_text(folder / f"reports/training/{model}.tsv", "\n".join(lines))
+    previews = torch.stack([drawn[0][:8] // (4 - number) if kind != "points" else drawn[0] for number in range(3)])
+    drawn_after = {"samples": previews, "steps": torch.tensor([3, 10, 30])}
+    write_tensors(folder / f"data/samples/{model}.previews.safetensors", drawn_after, {})
     paths = {}
     for use, name, part in (("sampling", "ddpm", drawn[0]), ("comparison", "diffusers_ddim", drawn[1])):
         suffix = "" if use == "sampling" else ".comparison"
@@ -163,6 +179,12 @@ def test_captions_tell_numbers_of_the_artifacts(rendered):
     assert "1,234 parameters" in captions["training.png"]
     assert "5,678 noisy examples" in captions["training.png"]
     assert "(DDPM, 50 evaluations)" in captions["reverse.png"]
+    assert "ends at 0.0317, 3.2 % of" in captions["training.png"]
+    assert (
+        "largest for t = 1 to 125 (0.0345) and smallest for t = 876 to 1000 (0.00431)"
+        in captions["loss_by_timestep.png"]
+    )
+    assert "after 3, 10 and 30 steps" in captions["previews.png"]
 
 
 @pytest.mark.slow
@@ -216,6 +238,31 @@ def test_grid_shows_the_samples_pixel_by_pixel(rendered, model, classes):
             tile = pixels[y : y + 8 * scale, x : x + 8 * scale]
             expected = rows[row, column].permute(1, 2, 0).expand(8, 8, 3).numpy()
             assert (tile == expected.repeat(scale, 0).repeat(scale, 1)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mnist_scratch", "faces"])
+def test_previews_stand_below_each_other_from_the_first_to_the_last(rendered, model):
+    previews = read_tensors(rendered[0] / f"data/samples/{model}.previews.safetensors")["samples"]
+    classes = ["female"] * 4 + ["male"] * 4 if model == "faces" else []
+    titles = [f"step {step}" for step in (3, 10, 30)]
+    layout = style.layout_of(previews, style.scale_of(previews), titles, classes, None)
+    pixels = pixels_of(rendered[0], model, "previews.png")
+    assert pixels.shape[:2] == layout.size[::-1]
+    means = []
+    for row in range(3):
+        (left, top), (right, _) = layout.corner(row, 0), layout.corner(row, 7)
+        means.append(pixels[top : top + layout.tile_height, left : right + layout.tile_width].mean())
+    assert means == sorted(means)  # of the artifacts, too
+    assert [previews[row].double().mean() for row in range(3)] == pytest.approx(means, abs=12)
+
+
+@pytest.mark.parametrize("T", [8, 10, 1000])
+def test_bins_of_timesteps_are_those_of_the_log(T):
+    """The log counts timesteps from 0, the figures from 1."""
+    for timestep in range(T):
+        first, last = training.bin_bounds(timestep * 8 // T + 1, T)
+        assert first <= timestep + 1 <= last
 
 
 def test_forward_sheet_has_fifty_panels_by_default():

@@ -131,11 +131,9 @@ def write_artifacts(root, parameters=PARAMETERS):
         write_json(root / f"reports/metrics/{key}.json", metrics_for(dataset.kind, 0.0011 * index))
         write_json(root / f"reports/data/{model.dataset}.json", card_for(model.dataset, dataset))
         facts = {"parameters": 100_003 + index, "images_seen": 614_400 + index, "terminal_snr": 0.00627 * (index % 2)}
+        facts |= {"final_loss": 0.03017 + 0.001 * index, "zero_loss": 1.0, "ema_half_life": 22_156.3 + index}
         write_json(root / f"models/{key}/rung.json", facts)
         write_figures(root / f"reports/figures/{key}", 40 * index)
-        log = root / f"reports/training/{key}.tsv"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(f"step\timages\tloss\n10\t640\t0.9\n20\t1280\t0.03{index}17\n")
     for name in parameters.classifiers:
         accuracy = {"accuracy": 0.9731, "accuracy_std": 0.00513, "train_accuracy": 0.9997, "test_count": 1002}
         write_json(root / f"reports/metrics/classifiers/{name}.json", accuracy)
@@ -268,9 +266,9 @@ def numbers_in(value):
 
 def measured_numbers(root):
     files = [*(root / "reports/metrics").rglob("*.json")]
-    logs = (root / "reports/training").glob("*.tsv")
-    losses = [float(log.read_text().splitlines()[-1].split("\t")[2]) for log in logs]
-    return losses + [found for file in files for found in numbers_in(json.loads(file.read_text()))]
+    cards = [json.loads(card.read_text()) for card in (root / "models").glob("*/rung.json")]
+    trained = [card[key] for card in cards for key in ("final_loss", "ema_half_life")]
+    return trained + [found for file in files for found in numbers_in(json.loads(file.read_text()))]
 
 
 def parsed(text):
@@ -311,8 +309,8 @@ def test_other_artifacts_give_other_numbers(root, tmp_path, pages):
     for file in (tmp_path / "other/reports/metrics").rglob("*.json"):
         values = json.loads(file.read_text())
         write_json(file, {key: value if isinstance(value, str) else value * 1.37 for key, value in values.items()})
-    for log in (tmp_path / "other/reports/training").glob("*.tsv"):
-        log.write_text("step\tloss\n1\t0.8765\n")
+    for card in (tmp_path / "other/models").glob("*/rung.json"):
+        write_json(card, json.loads(card.read_text()) | {"final_loss": 0.8765, "ema_half_life": 1234.5})
     before = {value for value, _ in Page(pages.html).data}
     after = {value for value, _ in Page(build_pages(tmp_path / "other", PARAMETERS).html).data}
     assert not before & after
@@ -397,13 +395,28 @@ def test_a_terminal_snr_above_its_limit_is_told_with_the_remedy(root, pages):
         assert "rescale_betas_zero_snr: true" in text
 
 
+def test_a_loss_not_below_that_of_answering_zero_is_a_warning(root, tmp_path, pages):
+    assert "nothing has been learnt" not in pages.html + pages.markdown
+    shutil.copytree(root, tmp_path / "bad")
+    card = tmp_path / "bad/models/moons/rung.json"
+    write_json(card, json.loads(card.read_text()) | {"final_loss": 0.7312, "zero_loss": 0.7311})
+    bad = build_pages(tmp_path / "bad", PARAMETERS)
+    for text in (bad.html, bad.markdown):
+        assert text.count("nothing has been learnt") == 1
+        assert "The loss ends at 0.7312, and a network that always answers zero would have 0.7311" in text
+    (chapter,) = [
+        chapter for chapter in Reader(tmp_path / "bad", PARAMETERS).report().chapters if chapter.key == "moons"
+    ]
+    assert chapter.about[-1].startswith("**Warning: nothing has been learnt.**")
+
+
 def test_missing_keys_and_nan_are_left_out(root, tmp_path):
     shutil.copytree(root, tmp_path / "holes")
     for index, file in enumerate(sorted((tmp_path / "holes/reports/metrics").rglob("*.json"))):
         values = json.loads(file.read_text())
         holes = {key: math.nan if i % 3 == index % 3 else value for i, (key, value) in enumerate(values.items())}
         file.write_text(json.dumps({key: value for i, (key, value) in enumerate(holes.items()) if i % 5 != index % 5}))
-    (tmp_path / "holes/reports/training/circles.tsv").write_text("step\tloss\n10\tnan\n")
+    write_json(tmp_path / "holes/models/circles/rung.json", {"parameters": 5})
     pages = build_pages(tmp_path / "holes", PARAMETERS)
     assert complaints_about(pages.html) == []
     assert not re.search(r"\b(nan|inf)\b", " ".join(Page(pages.html).texts) + pages.markdown, re.IGNORECASE)

@@ -35,6 +35,7 @@ CROWD = "#8296b5"  # every point that is not the tracked one
 TRACKED = "#00b050"  # the tracked point
 TRACKED_EDGE = "#063d1d"
 TRAIL = "#66d199"  # where the tracked point has been
+VERMILLION_INK = "#6e2f00"  # the same hue, dark
 BLUE, SKY, ORANGE, VERMILLION = "#0072b2", "#56b4e9", "#e69f00", "#d55e00"
 
 SAMPLERS = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
@@ -87,6 +88,7 @@ class RungArtifacts:
     comparison_sampler: dict[str, Any]
     trajectories: dict[str, Tensor]  # sampling.states, .predicted, .timesteps, .final
     training_log: dict[str, list[float]]  # column to values
+    previews: dict[str, Tensor]  # samples (P, N, ...) drawn during training, and after which steps (P,)
 
     @property
     def is_points(self) -> bool:

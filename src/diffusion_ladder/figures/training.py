@@ -1,5 +1,6 @@
-"""Training in pictures: the noise schedule that was trained on, and how the loss fell."""
+"""Training in pictures: the noise schedule, how the loss fell, and what the network could draw on the way."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,13 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
+from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.schedules import NoiseSchedule
 from diffusion_ladder.figures import style
-from diffusion_ladder.figures.process import schedule_crossing
+from diffusion_ladder.figures.process import encode_strip, frame_plane, schedule_crossing, show_points
 from diffusion_ladder.figures.style import Exhibit, RungArtifacts
 
 TARGETS = {"epsilon": "the noise", "sample": "the clean data", "v_prediction": "the velocity v"}
 SCHEDULES = {"scaled_linear": "scaled linear", "squaredcos_cap_v2": "cosine"}
+BINS = 8  # of timesteps, in the log
+BIN_SHADES = style.ramp(style.INK, style.SKY, BINS // 2) + style.ramp(style.ORANGE, style.VERMILLION_INK, BINS // 2)
+BIN_COLOURS = ["#" + bytes(shade).hex() for shade in BIN_SHADES]  # from little noise to much
+BINS_PALETTE = style.palette_of((style.INK, 8), (style.GRID, 1), *((colour, 6) for colour in BIN_COLOURS))
+LARGEST_PREVIEW = 226  # side of a panel of points in pixels
 SMOOTHING_SHARE = 10  # a smoothed value is the mean over a tenth of the rows
 
 
@@ -33,6 +40,12 @@ def smooth(values: Sequence[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
+def at_the_end(values: Sequence[float]) -> float:
+    """The mean of the last tenth of the values, as the loss at the end is; nan, for no example, is left out."""
+    last = [value for value in values[-max(1, len(values) // 10) :] if math.isfinite(value)]
+    return sum(last) / len(last) if last else math.nan
+
+
 def label_logarithms(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic vertical axis with plain numbers, the more per decade the fewer decades there are."""
     positive = [value for value in values if value > 0]
@@ -46,11 +59,12 @@ def label_logarithms(axes: Axes, values: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def training_figure(log: dict[str, list[float]], zero_loss: float, target: str) -> Figure:
+def training_figure(log: dict[str, list[float]], final_loss: float, zero_loss: float, target: str) -> Figure:
     """Loss, learning rate and gradient norm over the training steps.
 
     Args:
         log: columns step, loss, learning_rate and gradient_norm.
+        final_loss: at the end, marked.
         zero_loss: loss of a network that always answers zero, drawn as a reference.
         target: what the network predicts, for the title.
     """
@@ -58,7 +72,7 @@ def training_figure(log: dict[str, list[float]], zero_loss: float, target: str) 
     loss, rate, norm = (
         style.place_axes(figure, *place) for place in ((76, 34, 690, 326), (870, 34, 300, 130), (870, 230, 300, 130))
     )
-    draw_loss(loss, log["step"], log["loss"], zero_loss)
+    draw_loss(loss, log["step"], log["loss"], final_loss, zero_loss)
     loss.set_title(f"error in predicting {target} (light: as logged, dark: smoothed)")
     rate.plot(log["step"], log["learning_rate"], color=style.ORANGE)
     rate.set(title="learning rate", ylim=(0, None))
@@ -71,21 +85,49 @@ def training_figure(log: dict[str, list[float]], zero_loss: float, target: str) 
     return figure
 
 
-def draw_loss(axes: Axes, steps: Sequence[float], losses: Sequence[float], zero_loss: float) -> None:
-    """The loss as logged and smoothed, with its last value, below that of a network that answers zero."""
-    smoothed = smooth(losses)
+def draw_loss(axes: Axes, steps: Sequence[float], losses: Sequence[float], final_loss: float, zero_loss: float) -> None:
+    """The loss as logged and smoothed, with its value at the end, below that of a network that answers zero."""
     axes.axhline(zero_loss, color=style.VERMILLION, lw=1.5, ls="--")
     reference = f"a network that answers zero: {zero_loss:.3g}"
     at_right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
     axes.annotate(reference, (1, zero_loss), xytext=(-4, -5), va="top", **at_right)
     axes.plot(steps, losses, color=style.SKY, lw=1.2, alpha=0.7)
-    axes.plot(steps, smoothed, color=style.BLUE)
-    axes.plot(steps[-1:], smoothed[-1:], "o", color=style.BLUE, ms=7, clip_on=False)
+    axes.plot(steps, smooth(losses), color=style.BLUE)
+    axes.plot(steps[-1:], [final_loss], "o", color=style.BLUE, ms=7, clip_on=False)
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
-    axes.annotate(f"{smoothed[-1]:.3g}", (steps[-1], smoothed[-1]), xytext=(9, 0), color=style.BLUE, **beside)
+    axes.annotate(f"{final_loss:.3g}", (steps[-1], final_loss), xytext=(9, 0), color=style.BLUE, **beside)
     label_logarithms(axes, [zero_loss, *losses])
     axes.set(xlabel="training step", ylabel="mean squared error")
     axes.set_ylim(top=1.15 * max(zero_loss, *losses))
+
+
+def bin_bounds(number: int, T: int) -> tuple[int, int]:
+    """The first and the last timestep t, from 1 to T, of a bin of the log, from 1 to BINS."""
+    return -(-T * (number - 1) // BINS) + 1, -(-T * number // BINS)
+
+
+def bins_figure(log: dict[str, list[float]], T: int) -> Figure:
+    """The loss of each bin of timesteps over the training steps, smoothed; and what each is at the end.
+
+    Args:
+        log: columns step and loss_bin_1 ... loss_bin_8.
+        T: steps of the forward process.
+    """
+    figure = style.blank(1200, 420)
+    course, end = style.place_axes(figure, 76, 34, 580, 326), style.place_axes(figure, 890, 34, 280, 326)
+    losses = [log[f"loss_bin_{number}"] for number in range(1, BINS + 1)]
+    for number, (values, colour) in enumerate(zip(losses, BIN_COLOURS, strict=True), 1):
+        first, last = bin_bounds(number, T)
+        course.plot(log["step"], smooth(values), color=colour, lw=2, label=f"t = {first} to {last}")
+        end.plot([first, last], [at_the_end(values)] * 2, color=colour, lw=5, solid_capstyle="butt")
+    course.set(title="error by timestep (smoothed)", xlabel="training step", ylabel="mean squared error")
+    course.set_xlim(0, log["step"][-1])
+    course.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    course.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    end.set(title="at the end of training", xlabel="timestep t", xlim=(0, T))
+    label_logarithms(course, [value for values in losses for value in values])
+    label_logarithms(end, [at_the_end(values) for values in losses])
+    return figure
 
 
 def schedule_figure(schedule: NoiseSchedule) -> Figure:
@@ -154,8 +196,7 @@ def training_exhibit(artifacts: RungArtifacts) -> Exhibit:
     """training.png."""
     rung, log = artifacts.rung, artifacts.training_log
     target = rung["schedule"]["prediction_type"]
-    zero_loss = rung["zero_loss"]
-    final = smooth(log["loss"])[-1]
+    final, zero_loss = rung["final_loss"], rung["zero_loss"]
     return Exhibit(
         "training.png",
         "Training",
@@ -164,11 +205,68 @@ def training_exhibit(artifacts: RungArtifacts) -> Exhibit:
         "what always answering zero would cost; it can't reach 0, since noise and data can't be told apart entirely.",
         f"Loss over {log['step'][-1]:.0f} training steps on a logarithmic axis, falling from {log['loss'][0]:.3g} to "
         f"{final:.3g}; beside it, learning rate and gradient norm.",
-        encode_chart(training_figure(log, zero_loss, TARGETS[target])),
+        encode_chart(training_figure(log, final, zero_loss, TARGETS[target])),
+    )
+
+
+def bins_exhibit(artifacts: RungArtifacts) -> Exhibit:
+    """loss_by_timestep.png."""
+    log, T = artifacts.training_log, artifacts.rung["schedule"]["T"]
+    every = {number: at_the_end(log[f"loss_bin_{number}"]) for number in range(1, BINS + 1)}
+    ends = {number: loss for number, loss in every.items() if math.isfinite(loss)}
+    hardest, easiest = max(ends, key=lambda number: ends[number]), min(ends, key=lambda number: ends[number])
+    hard, easy = (f"t = {first} to {last}" for first, last in (bin_bounds(hardest, T), bin_bounds(easiest, T)))
+    return Exhibit(
+        "loss_by_timestep.png",
+        "Which timesteps are hard",
+        f"The same loss, for each eighth of the timesteps alone. At the end it is largest for {hard} "
+        f"({ends[hardest]:.3g}) and smallest for {easy} ({ends[easiest]:.3g}).",
+        f"Eight curves of the loss over {log['step'][-1]:.0f} training steps on a logarithmic axis, one for each "
+        f"eighth of the timesteps; beside them, the values at the end over t.",
+        style.encode_png(style.with_palette(style.rasterise(bins_figure(log, T)), BINS_PALETTE)),
+    )
+
+
+def previewed_points(previews: Tensor, steps: Sequence[int]) -> Figure:
+    """Points (P, N, 2), standardised, in panels side by side, with the steps after which they were drawn."""
+    side = min(LARGEST_PREVIEW, style.SHEET_WIDTH // len(previews) - 8)
+    figure = style.blank(len(previews) * (side + 8) + 8, side + 36)
+    for index, (points, step) in enumerate(zip(previews, steps, strict=True)):
+        axes = style.place_axes(figure, 8 + index * (side + 8), 28, side, side)
+        axes.set_title(f"step {step:,}", pad=5)
+        frame_plane(axes)
+        show_points(axes, points, 2)
+    return figure
+
+
+def previews_exhibit(artifacts: RungArtifacts) -> Exhibit:
+    """previews.png."""
+    previews, steps = artifacts.previews["samples"], artifacts.previews["steps"].tolist()
+    count, classes = previews.shape[1], artifacts.classes
+    if artifacts.is_points:
+        figure = previewed_points(normalise(previews, artifacts.normalisation), steps)
+        content = style.encode_png(style.with_palette(style.rasterise(figure), style.POINTS_PALETTE))
+    else:
+        columns = [name for name in classes for _ in range(count // len(classes))]
+        figure = style.mosaic(previews, style.scale_of(previews), [f"step {step:,}" for step in steps], columns)
+        content = encode_strip(figure, previews[-1])
+    outside = " Points farther out than the frame are left out." if artifacts.is_points else ""
+    layout = "panels from left to right" if artifacts.is_points else "rows from top to bottom"
+    return Exhibit(
+        "previews.png",
+        "Learning",
+        f"{count} samples drawn after {', '.join(f'{step:,}' for step in steps[:-1])} and {steps[-1]:,} steps of "
+        "training, always from the same noise, by DDIM in a few steps and with the averaged weights: what differs is "
+        f"what has been learnt in between.{outside}",
+        f"Contact sheet of {len(steps)} {layout}, each of {count} samples, from noise-like ones to those of the "
+        "finished network.",
+        content,
     )
 
 
 def exhibits(artifacts: RungArtifacts, schedule: NoiseSchedule) -> Iterator[Exhibit]:
-    """The schedule of a rung and its training."""
+    """The schedule of a rung, its training, and samples drawn on the way."""
     yield schedule_exhibit(artifacts, schedule)
     yield training_exhibit(artifacts)
+    yield bins_exhibit(artifacts)
+    yield previews_exhibit(artifacts)

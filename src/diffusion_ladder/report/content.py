@@ -16,6 +16,7 @@ from diffusion_ladder.report import words
 from diffusion_ladder.report.equations import Equation, equations_of
 from diffusion_ladder.report.excerpts import Excerpt, excerpts_of, source_of
 from diffusion_ladder.report.metrics import Fact, Metric, facts_of, headline_of, metrics_of
+from diffusion_ladder.report.rendering import number
 
 REPORTS = Path("reports")
 MEDIA_TYPES = {"PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "JPEG": "image/jpeg"}
@@ -83,7 +84,7 @@ class Chapter:
     Attributes:
         key: the rung's name in params.yaml.
         about: paragraphs in plain words.
-        trained: parameters of the network and images seen; None where its artifact is missing.
+        trained: parameters of the network, images seen, loss at the end; None where its artifact is missing.
         nfe: evaluations of the network for one sample; None where its artifact is missing.
         new_equations, known_equations: those that it is the first to use, and the others.
         new_code, known_code: the same for code.
@@ -99,10 +100,9 @@ class Chapter:
     sampling: Sampling
     dataset: Dataset
     about: list[str]
-    trained: dict[str, int | None]
+    trained: dict[str, float | None]
     sampler: str
     nfe: int | None
-    last_loss: float | None
     new_equations: list[Numbered]
     known_equations: list[Numbered]
     new_code: list[Code]
@@ -196,11 +196,10 @@ class Reader:
             model=model,
             sampling=sampling,
             dataset=dataset,
-            about=self.about(key, model, dataset, sampling) + self.terminal_snr(key, model),
+            about=self.about(key, model, dataset, sampling) + self.terminal_snr(key, model) + self.learnt_nothing(key),
             trained=self.trained(key),
             sampler=words.sampler_name(model.schedulers.sampling),
             nfe=measured["nfe"] if isinstance(measured.get("nfe"), int) else None,
-            last_loss=self.last_loss(key),
             new_equations=new_equations,
             known_equations=known_equations,
             new_code=new_code,
@@ -249,21 +248,21 @@ class Reader:
         new = [excerpt for excerpt in used if self.first_in(f"code {excerpt.key}", key) is None]
         return [Code(excerpt, source_of(excerpt)) for excerpt in new], [item for item in used if item not in new]
 
-    def trained(self, key: str) -> dict[str, int | None]:
+    def trained(self, key: str) -> dict[str, float | None]:
         """What the rung's own card tells about its training."""
         card = self.json("models", key, "rung.json")
-        return {name: card.get(name) for name in ("parameters", "images_seen")}
+        return {name: card.get(name) for name in ("parameters", "images_seen", "ema_half_life", "final_loss")}
 
-    def last_loss(self, key: str) -> float | None:
-        """The loss in the last row of the training log."""
-        path = self.root / REPORTS / "training" / f"{key}.tsv"
-        if not path.is_file():
-            return None
-        header, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-        if not rows or "loss" not in header:
-            return None
-        loss = float(rows[-1][header.index("loss")])
-        return loss if math.isfinite(loss) else None
+    def learnt_nothing(self, key: str) -> list[str]:
+        """A paragraph where the loss ends no lower than that of a network that always answers zero."""
+        card = self.json("models", key, "rung.json")
+        final, zero = card.get("final_loss"), card.get("zero_loss")
+        if final is None or zero is None or final < zero:
+            return []
+        return [
+            f"**Warning: nothing has been learnt.** The loss ends at {number(final)}, and a network that always answers"
+            f" zero would have {number(zero)}. Train for longer, or with another `learning_rate`."
+        ]
 
     def judge(self, model: Model) -> Judge | None:
         """The classifier that the rung names as its judge; None where something else judges."""

@@ -84,6 +84,12 @@ class History:
         """The log as tab-separated values under a header."""
         return "\n".join(["\t".join(COLUMNS), *self.rows]) + "\n"
 
+    def final_loss(self) -> float:
+        """The mean loss of the last tenth of the log."""
+        losses = [float(row.split("\t")[COLUMNS.index("loss")]) for row in self.rows]
+        last = losses[-max(1, len(losses) // 10) :]
+        return sum(last) / len(last)
+
     def add_preview(self, samples: Tensor) -> None:
         """Keep samples drawn after the last step."""
         self.preview_steps.append(self.steps)
