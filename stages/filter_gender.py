@@ -1,21 +1,23 @@
-"""Keep the portraits whose gender has a label and whose image can be decoded: python stages/filter_gender.py."""
+"""Keep the portraits whose label has a class and whose image can be decoded: python stages/filter_gender.py."""
 
 from pathlib import Path
 
 from diffusion_ladder.artifacts import read_json, write_json
-from diffusion_ladder.data.portrait_table import FILE_NAME, filter_portraits
+from diffusion_ladder.data.portrait_table import filter_portraits
+from diffusion_ladder.params import LabelFilter
 from diffusion_ladder.runtime import Stage, run_stage
 
 RAW, FILTERED = Path("data/raw/faces"), Path("data/filtered/faces")
 
 
 def main(stage: Stage) -> None:
-    """Write data/filtered/faces/: portraits.parquet (image, label), and card.json with what was dropped and why."""
-    counts = filter_portraits(RAW / FILE_NAME, stage.parameter("datasets.faces.labels"), FILTERED / FILE_NAME)
-    card = {"rows_in": counts.rows_in, "dropped": counts.dropped, "kept": counts.kept}
-    write_json(FILTERED / "card.json", {**read_json(RAW / "card.json"), **card})
+    """Write data/filtered/faces/: portraits.parquet, dropped.tsv, and card.json with what was dropped and why."""
+    settings = LabelFilter(**{name: stage.parameter(f"datasets.faces.{name}") for name in LabelFilter.model_fields})
+    raw = read_json(RAW / "card.json")
+    counts = filter_portraits([RAW / file["name"] for file in raw["files"]], settings, FILTERED)
+    write_json(FILTERED / "card.json", {**raw, **counts.card(settings)})
     print(f"{counts.rows_in} rows in, {sum(counts.kept.values())} kept")
-    for index, count in sorted(counts.kept.items()):
+    for index, count in counts.kept.items():
         print(f"  class {index}: {count}")
     for reason, count in sorted(counts.dropped.items()):
         print(f"  dropped, {reason}: {count}")

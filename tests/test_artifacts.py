@@ -1,5 +1,6 @@
 """Artifacts are byte-stable and written whole or not at all."""
 
+import io
 import os
 import stat
 import subprocess
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_ladder.artifacts import (
+    StoredTensor,
     canonical_json,
     read_metadata,
     read_tensors,
@@ -63,6 +65,25 @@ def test_tensors_and_metadata_come_back(tmp_path):
         assert torch.equal(read[name], tensor)
         assert read[name].dtype == tensor.dtype
     assert read_metadata(tmp_path / "folder" / "t.safetensors") == metadata
+
+
+def test_a_stored_tensor_gives_the_bytes_that_the_library_writes(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    tensors = {
+        "train": torch.randint(256, (70, 3, 5, 4), dtype=torch.uint8, generator=random),
+        "test": torch.randint(256, (0, 3, 5, 4), dtype=torch.uint8, generator=random),
+        "train_labels": torch.arange(70),
+        "other": torch.randn(3, 2, generator=random),
+    }
+    metadata = {"class_names": ['größer "x"\n', "日本"], "b": 1.5}
+    write_tensors(tmp_path / "whole", tensors, metadata)
+    for stored_names in (["train"], ["train", "test"], list(tensors)):
+        stored = {}
+        for name, tensor in tensors.items():
+            file = io.BytesIO(tensor.numpy().tobytes())
+            stored[name] = StoredTensor(file, tensor.dtype, tensor.shape) if name in stored_names else tensor
+        write_tensors(tmp_path / "stored", stored, metadata)
+        assert (tmp_path / "stored").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_tensor_files_are_the_same_bytes_in_every_process(tmp_path):

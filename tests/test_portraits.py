@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import struct
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,12 +21,21 @@ import pytest
 from huggingface_hub import errors
 from PIL import Image
 
-from diffusion_ladder.data import drawn_portraits, portraits
-from diffusion_ladder.data.portrait_table import UNDECODABLE, filter_portraits
+from diffusion_ladder.data import drawn_portraits, local_portraits, parallel, portraits
+from diffusion_ladder.data.portrait_table import filter_portraits
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import DicebearSource, HubSource, ParquetSource, load_parameters
+from diffusion_ladder.params import (
+    DicebearSource,
+    HubSource,
+    ImagefolderSource,
+    LabelFilter,
+    ParquetSource,
+    load_parameters,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
+FACES = load_parameters(ROOT / "params.yaml").datasets["faces"]
+KEEP = LabelFilter(label_column="gender", labels={1: 0, 2: 1}, max_pixels=1_000_000, max_unusable_share=1.0)
 SETTINGS = load_parameters(ROOT / "params.yaml").datasets["faces"].sources.dicebear
 FEW = SETTINGS.model_copy(update={"count": 12})
 LABELS = {1: 0, 2: 1}
@@ -228,7 +239,7 @@ def test_a_failing_download_is_explained_in_one_line(drawn, tmp_path, monkeypatc
 
 
 def test_a_local_parquet_file_is_copied_and_its_path_kept_to_oneself(drawn, tmp_path):
-    card = portraits.fetch("parquet", ParquetSource(path=str(drawn[0])), 0, tmp_path)
+    card = portraits.fetch("parquet", ParquetSource(path=str(drawn[0]), sha256=None), 0, tmp_path)
     assert (tmp_path / "portraits.parquet").read_bytes() == drawn[0].read_bytes()
     assert card["origin"] == "a local file, portraits.parquet"
     assert str(drawn[0].parent) not in json.dumps(card)
@@ -238,10 +249,8 @@ def test_a_local_parquet_file_is_copied_and_its_path_kept_to_oneself(drawn, tmp_
     ("columns", "message"),
     [
         ({"picture": [b"x"], "gender": [1]}, r"needs one column image, but has picture \(binary\), gender \(int64\)"),
-        ({"image": [b"x"], "sex": [1]}, "needs one column gender"),
         ({"image": ["a.png"], "gender": [1]}, "the column image must hold the bytes of image files, but is string"),
         ({"image": [{"path": "a.png"}], "gender": [1]}, "the column image must hold the bytes"),
-        ({"image": [b"x"], "gender": ["female"]}, "the column gender must hold numbers, but is string"),
         (None, "can't be read as parquet"),
     ],
 )
@@ -252,20 +261,27 @@ def test_other_tables_are_refused(tmp_path, columns, message):
     else:
         pyarrow.parquet.write_table(pyarrow.table(columns), path)
     with pytest.raises(UserError, match=message) as error:
-        portraits.fetch("parquet", ParquetSource(path=str(path)), 0, tmp_path / "raw")
+        portraits.fetch("parquet", ParquetSource(path=str(path), sha256=None), 0, tmp_path / "raw")
     assert one_line(error).startswith(str(path))
 
 
 @pytest.mark.parametrize(("path", "message"), [(None, "name a parquet file"), ("nowhere.parquet", "there is no file")])
 def test_a_missing_local_file_is_named(tmp_path, path, message):
     with pytest.raises(UserError, match=f"datasets.faces.sources.parquet.path: {message}") as error:
-        portraits.fetch("parquet", ParquetSource(path=path), 0, tmp_path)
+        portraits.fetch("parquet", ParquetSource(path=path, sha256=None), 0, tmp_path)
     one_line(error)
 
 
 def picture(colour="red", size=(8, 12), kind="PNG"):
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def noisy_jpeg():
+    pixels = numpy.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=numpy.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG")
     return buffer.getvalue()
 
 
@@ -279,16 +295,22 @@ def bomb():
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-BROKEN = {
-    "null": None,
-    "empty": b"",
-    "text": b"<html>404</html>",
-    "truncated PNG": picture(size=(64, 64))[:-40],
-    "truncated JPEG": picture(size=(64, 64), kind="JPEG")[:-40],
-    "header only": picture()[:20],
-    "another format": picture(kind="GIF"),
-    "too many pixels": bomb(),
-    "just too many pixels": picture(size=(8_001, 5_000)),
+PATH_ONLY = "a path without the image's bytes"
+NOT_AN_IMAGE = "not a PNG, JPEG, WEBP or GIF image"
+BROKEN = {  # name: bytes, and the reason for which the row is dropped
+    "null": (None, "no image"),
+    "empty": (b"", "empty image"),
+    "text": (b"<html>404</html>", NOT_AN_IMAGE),
+    "pickle": (pickle.dumps({"image": [1, 2]}), NOT_AN_IMAGE),
+    "truncated PNG": (picture(size=(64, 64))[:-40], "truncated image"),
+    "truncated JPEG": (picture(size=(64, 64), kind="JPEG")[:-40], "truncated image"),
+    "half a JPEG": (noisy_jpeg()[: len(noisy_jpeg()) // 2], "truncated image"),
+    "truncated WebP": (picture(size=(64, 64), kind="WEBP")[:-10], "damaged image"),
+    "damaged PNG": (picture(size=(64, 64)).replace(b"IDAT", b"IDAX"), "damaged image"),
+    "header only": (picture()[:20], "damaged image"),
+    "another format": (picture(kind="BMP"), NOT_AN_IMAGE),
+    "bomb": (bomb(), "far too many pixels"),
+    "too many pixels": (picture(size=(1_001, 1_000)), "more than 1000000 pixels"),
 }
 
 
@@ -302,51 +324,235 @@ def write_portraits(path, rows):
     pyarrow.parquet.write_table(table, path, row_group_size=3)
 
 
-def test_the_filter_keeps_labelled_decodable_rows_and_counts_the_others(tmp_path):
+def filtered(folder, rows, **changes):
+    """What the filter makes of a table; its counts."""
+    write_portraits(folder / "raw.parquet", rows)
+    return filter_portraits([folder / "raw.parquet"], KEEP.model_copy(update=changes), folder / "filtered")
+
+
+def dropped_rows(folder):
+    header, *lines = (folder / "filtered/dropped.tsv").read_text().splitlines()
+    assert header == "file\trow\treason"
+    return [(name, int(row), reason) for name, row, reason in (line.split("\t") for line in lines)]
+
+
+def test_the_filter_keeps_labelled_decodable_rows_and_counts_and_lists_the_others(tmp_path):
     good = [(picture("red"), 2), (picture("blue", kind="JPEG"), 1), (picture("green", kind="WEBP"), 2)]
     rows = [*good, (picture(), 0), (picture(), 3), (picture(), 3), (picture(), None), ("null struct", 1), (None, 7)]
-    rows += [(data, 1) for data in BROKEN.values()]
-    write_portraits(tmp_path / "raw.parquet", rows)
-    counts = filter_portraits(tmp_path / "raw.parquet", LABELS, tmp_path / "filtered.parquet")
+    rows += [(data, 1) for data, _ in BROKEN.values()]
+    counts = filtered(tmp_path, rows)
     assert counts.rows_in == len(rows)
     assert counts.kept == {0: 1, 1: 2}
-    expected = {"gender 0": 1, "gender 3": 2, "gender missing": 1, "gender 7": 1, UNDECODABLE: len(BROKEN) + 1}
-    assert counts.dropped == expected
-    table = pyarrow.parquet.read_table(tmp_path / "filtered.parquet")
+    reasons = ["gender 0", "gender 3", "gender 3", "gender missing", "no image", "gender 7"]
+    # write_portraits names a path beside each image: it is never opened
+    reasons += [reason if data is not None else PATH_ONLY for data, reason in BROKEN.values()]
+    assert counts.dropped == Counter(reasons)
+    assert counts.unusable == len(BROKEN) + 1
+    assert dropped_rows(tmp_path) == [("raw.parquet", 3 + i, reason) for i, reason in enumerate(reasons)]
+    assert counts.unusable_rows[0] == {"file": "raw.parquet", "row": 7, "reason": "no image"}
+    table = pyarrow.parquet.read_table(tmp_path / "filtered/portraits.parquet")
     assert {field.name: str(field.type) for field in table.schema} == {"image": "binary", "label": "int64"}
     assert table.column("image").to_pylist() == [data for data, _ in good]
     assert table.column("label").to_pylist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_each_sort_of_broken_image_is_dropped(tmp_path, name):
-    write_portraits(tmp_path / "raw.parquet", [(BROKEN[name], 1), (picture(), 1), (picture(), 2)])
-    counts = filter_portraits(tmp_path / "raw.parquet", LABELS, tmp_path / "filtered.parquet")
-    assert counts.dropped == {UNDECODABLE: 1}
-
-
-def test_gender_as_floats_and_images_as_plain_bytes_are_understood(tmp_path):
-    table = pyarrow.table({"image": [picture(), picture("blue"), picture()], "gender": [1.0, 2.0, float("nan")]})
+def test_each_sort_of_broken_image_is_dropped_for_its_reason(tmp_path, name):
+    data, reason = BROKEN[name]
+    table = pyarrow.table({"image": pyarrow.array([data, picture(), picture()], pyarrow.binary()), "gender": [1, 1, 2]})
     pyarrow.parquet.write_table(table, tmp_path / "raw.parquet")
-    counts = filter_portraits(tmp_path / "raw.parquet", LABELS, tmp_path / "filtered.parquet")
-    assert (counts.kept, counts.dropped) == ({0: 1, 1: 1}, {"gender missing": 1})
+    counts = filter_portraits([tmp_path / "raw.parquet"], KEEP, tmp_path / "filtered")
+    assert counts.dropped == {reason: 1}
+
+
+@pytest.mark.parametrize("path", ["../../secret.png", "/etc/passwd", "secret.png"])
+def test_a_path_without_bytes_is_never_opened(tmp_path, path):
+    (tmp_path / "secret.png").write_bytes(picture("purple"))
+    rows = [{"bytes": None, "path": path}, *({"bytes": picture(), "path": path} for _ in range(2))]
+    type_ = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    table = pyarrow.table({"image": pyarrow.array(rows, type_), "gender": [1, 1, 2]})
+    (tmp_path / "deep").mkdir()
+    pyarrow.parquet.write_table(table, tmp_path / "deep/raw.parquet")
+    counts = filter_portraits([tmp_path / "deep/raw.parquet"], KEEP, tmp_path / "filtered")
+    assert counts.dropped == {PATH_ONLY: 1}
+    assert pyarrow.parquet.read_table(tmp_path / "filtered/portraits.parquet")["image"].to_pylist() == [picture()] * 2
+
+
+def test_the_labels_of_the_tmdb_set_are_those_of_params_yaml(tmp_path):
+    """1 is female and class 0, 2 is male and class 1; 0 (not set) and 3 (non-binary) are dropped."""
+    assert (FACES.label_column, FACES.preprocess.class_names) == ("gender", ["female", "male"])
+    colours = {0: "black", 1: "red", 2: "blue", 3: "white"}
+    write_portraits(tmp_path / "raw.parquet", [(picture(colours[code]), code) for code in (0, 1, 2, 3, 2, 1, 2)])
+    counts = filter_portraits([tmp_path / "raw.parquet"], FACES, tmp_path)
+    assert (counts.kept, counts.dropped) == ({0: 2, 1: 3}, {"gender 0": 1, "gender 3": 1})
+    table = pyarrow.parquet.read_table(tmp_path / "portraits.parquet").to_pydict()
+    by_label = {0: picture("red"), 1: picture("blue")}
+    assert table["image"] == [by_label[label] for label in table["label"]]
+
+
+COLUMNS = {
+    "floats, as pandas writes numbers with gaps": (pyarrow.array([1.0, 2.0, float("nan"), None]), {1: 0, 2: 1}),
+    "strings": (pyarrow.array(["cat", "dog", "Cat", None]), {"cat": 0, "dog": 1}),
+    "a dictionary of strings": (pyarrow.array(["cat", "dog", "", None]).dictionary_encode(), {"cat": 0, "dog": 1}),
+    "booleans": (pyarrow.array([False, True, None, None]), {0: 0, 1: 1}),
+    "small integers": (pyarrow.array([5, 7, 9, None], pyarrow.uint8()), {5: 0, 7: 1}),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("image", [pyarrow.binary(), pyarrow.large_binary()])
+def test_any_named_column_can_hold_the_label(tmp_path, name, image):
+    values, labels = COLUMNS[name]
+    table = pyarrow.table({"image": pyarrow.array([picture()] * 4, image), "sort of animal": values})
+    pyarrow.parquet.write_table(table, tmp_path / "raw.parquet")
+    settings = KEEP.model_copy(update={"label_column": "sort of animal", "labels": labels})
+    counts = filter_portraits([tmp_path / "raw.parquet"], settings, tmp_path)
+    assert counts.kept == {0: 1, 1: 1}
+    assert sum(counts.dropped.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": [b"x"], "sex": [1]}, r"needs one column gender, but has image \(binary\), sex \(int64\)"),
+        ({"image": [b"x"], "gender": [[1]]}, "the column gender must hold numbers or text, but is list"),
+        ({"image": [b"x"], "gender": [b"1"]}, "the column gender must hold numbers or text, but is binary"),
+    ],
+)
+def test_a_column_that_can_not_hold_labels_is_named(tmp_path, columns, message):
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "raw.parquet")
+    with pytest.raises(UserError, match=message) as error:
+        filter_portraits([tmp_path / "raw.parquet"], KEEP, tmp_path / "filtered")
+    one_line(error)
+
+
+def test_too_many_unusable_images_stop_with_the_counts(tmp_path):
+    rows = [(picture(), 1), (picture(), 2), (picture(), 2), (b"x", 1), (b"", 2), (b"", 1), (b"", 0)]
+    assert filtered(tmp_path, rows, max_unusable_share=0.5).unusable == 3  # of 6 that have a label
+    (tmp_path / "again").mkdir()
+    with pytest.raises(UserError) as error:
+        filtered(tmp_path / "again", rows, max_unusable_share=0.49)
+    assert one_line(error) == (
+        "3 of 6 labelled rows have an image that can't be used, a larger share than datasets.faces.max_unusable_share"
+        f" = 0.49: empty image (2 rows), {NOT_AN_IMAGE} (1 rows); the first is row 3 of raw.parquet"
+    )
+    assert not list((tmp_path / "again/filtered").iterdir())
+
+
+def test_the_number_of_threads_changes_no_byte(tmp_path, monkeypatch):
+    random = numpy.random.default_rng(3)
+    rows = [(picture(tuple(random.integers(0, 256, 3).tolist()), size=(30, 40)), i % 4) for i in range(150)]
+    rows[::7] = [(b"broken", 1)] * len(rows[::7])
+    results = []
+    for cores in (1, 2, 7):
+        monkeypatch.setattr(parallel, "available_cores", lambda cores=cores: cores)
+        (tmp_path / str(cores)).mkdir()
+        filtered(tmp_path / str(cores), rows)
+        folder = tmp_path / str(cores) / "filtered"
+        results.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert results[0] == results[1] == results[2]
+    assert set(results[0]) == {"portraits.parquet", "dropped.tsv"}
+
+
+def test_several_shards_follow_each_other(tmp_path):
+    for name, codes in (("b", [1, 0]), ("a", [2, 2, 5])):
+        write_portraits(tmp_path / f"{name}.parquet", [(picture(), code) for code in codes])
+    card = portraits.fetch("parquet", ParquetSource(path=str(tmp_path), sha256=None), 0, tmp_path / "raw")
+    assert card["rows"] == 5
+    names = [file["name"] for file in card["files"]]
+    assert names == ["portraits-00000.parquet", "portraits-00001.parquet"]
+    assert (tmp_path / "raw" / names[0]).read_bytes() == (tmp_path / "a.parquet").read_bytes()  # by name
+    filter_portraits([tmp_path / "raw" / name for name in names], KEEP, tmp_path / "filtered")
+    assert dropped_rows(tmp_path) == [(names[0], 2, "gender 5"), (names[1], 1, "gender 0")]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a.parquet", "a"),
+        ("?.parquet", "ab"),
+        (["b.parquet", "a.parquet"], "ba"),
+        (["[c]/x.parquet"], "x"),
+        ("[c]", "x"),
+    ],
+)
+def test_local_files_are_named_one_by_one_by_pattern_or_by_folder(tmp_path, monkeypatch, path, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("[c]").mkdir()
+    for name in ("a.parquet", "b.parquet", "[c]/x.parquet", "[c]/notes.txt"):
+        Path(name).touch()
+    assert "".join(shard.stem for shard in local_portraits.find_shards(path)) == expected
+
+
+def test_the_content_of_local_files_can_be_pinned(drawn, tmp_path, capsys):
+    pin = hashlib.sha256(drawn[0].read_bytes()).hexdigest()
+    portraits.fetch("parquet", ParquetSource(path=str(drawn[0]), sha256=None), 0, tmp_path)
+    assert pin in capsys.readouterr().out
+    portraits.fetch("parquet", ParquetSource(path=str(drawn[0]), sha256=pin), 0, tmp_path)
+    with pytest.raises(UserError, match=f"sources.parquet.sha256: expected {'0' * 64}, but the content has {pin}"):
+        portraits.fetch("parquet", ParquetSource(path=str(drawn[0]), sha256="0" * 64), 0, tmp_path)
+
+
+@pytest.fixture
+def animals(tmp_path):
+    """A folder of three classes, with a hidden file, a note and a picture outside of all classes."""
+    root = tmp_path / "animals"
+    for name, colour in (("cat/1.png", "red"), ("dog/deeper/2.jpg", "blue"), ("cow/3.webp", "green"), ("4.png", "red")):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(colour, kind={"jpg": "JPEG"}.get(path.suffix[1:], path.suffix[1:].upper())))
+    (root / "cat/notes.txt").write_text("not an image")
+    (root / "cat/.hidden").write_text("left out")
+    return root
+
+
+def test_a_folder_of_images_for_each_class_becomes_a_table(animals, tmp_path):
+    card = portraits.fetch("imagefolder", ImagefolderSource(path=str(animals), sha256=None), 0, tmp_path / "raw")
+    assert (card["rows"], card["title"], card["synthetic"], card["licence"]) == (5, "animals", False, "not stated")
+    assert str(tmp_path) not in json.dumps(card)
+    rows = pyarrow.parquet.read_table(tmp_path / "raw/portraits.parquet").to_pylist()
+    packed = [(row["image"]["path"], row["folder"]) for row in rows]
+    assert packed == [
+        ("4.png", None),
+        ("cat/1.png", "cat"),
+        ("cat/notes.txt", "cat"),
+        ("cow/3.webp", "cow"),
+        ("dog/deeper/2.jpg", "dog"),
+    ]
+    assert all(row["image"]["bytes"] == (animals / row["image"]["path"]).read_bytes() for row in rows)
+    settings = KEEP.model_copy(update={"label_column": "folder", "labels": {"cat": 0, "dog": 1, "cow": 2}})
+    counts = filter_portraits([tmp_path / "raw/portraits.parquet"], settings, tmp_path / "filtered")
+    assert (counts.kept, counts.dropped) == ({0: 1, 1: 1, 2: 1}, {"folder missing": 1, NOT_AN_IMAGE: 1})
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../cat/1.png", "/etc"])
+def test_a_symbolic_link_in_a_folder_of_images_is_refused(animals, tmp_path, target):
+    (animals / "dog/link.png").symlink_to(target)
+    with pytest.raises(UserError, match=r"dog/link.png is a symbolic link") as error:
+        portraits.fetch("imagefolder", ImagefolderSource(path=str(animals), sha256=None), 0, tmp_path / "raw")
+    one_line(error)
+    assert not list((tmp_path / "raw").iterdir())
+
+
+@pytest.mark.parametrize(("path", "message"), [(None, "name a folder"), ("nowhere", "there is no folder nowhere")])
+def test_a_missing_folder_of_images_is_named(tmp_path, path, message):
+    with pytest.raises(UserError, match=f"datasets.faces.sources.imagefolder.path: {message}"):
+        portraits.fetch("imagefolder", ImagefolderSource(path=path, sha256=None), 0, tmp_path)
 
 
 def test_a_class_without_rows_stops_and_says_what_was_found(tmp_path):
-    write_portraits(tmp_path / "raw.parquet", [(picture(), 1), (picture(), 1), (picture(), 0), (None, 2)])
     with pytest.raises(UserError) as error:
-        filter_portraits(tmp_path / "raw.parquet", LABELS, tmp_path / "filtered.parquet")
+        filtered(tmp_path, [(picture(), 1), (picture(), 1), (picture(), 0), (None, 2)])
     message = one_line(error)
     assert "no usable row with gender 2 for class 1" in message
     assert "the column gender holds 0 (1 rows), 1 (2 rows), 2 (1 rows)" in message
-    assert "columns: name, gender, image" in message
-    assert [path.name for path in tmp_path.iterdir()] == ["raw.parquet"]
+    assert message.endswith("1 of their images can't be used")
+    assert not list((tmp_path / "filtered").iterdir())
 
 
 def test_a_table_without_rows_stops(tmp_path):
-    write_portraits(tmp_path / "raw.parquet", [])
     with pytest.raises(UserError, match="the column gender holds no rows"):
-        filter_portraits(tmp_path / "raw.parquet", LABELS, tmp_path / "filtered.parquet")
+        filtered(tmp_path, [])
 
 
 def test_a_damaged_table_is_named(tmp_path):
@@ -356,5 +562,5 @@ def test_a_damaged_table_is_named(tmp_path):
     data[4:200] = b"\xff" * 196  # the first column's pages; the footer stays whole
     path.write_bytes(data)
     with pytest.raises(UserError, match="can't be read as parquet") as error:
-        filter_portraits(path, LABELS, tmp_path / "filtered.parquet")
+        filter_portraits([path], KEEP, tmp_path / "filtered")
     one_line(error)

@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, sha256_of_file
-from diffusion_ladder.data import portraits, split
-from diffusion_ladder.data.decoding import UndecodableImageError, decode_image, square_box, to_square, to_tensor
+from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, sha256_of_file, write_tensors
+from diffusion_ladder.data import parallel, portraits, split
+from diffusion_ladder.data.decoding import UndecodableImageError, decode_image, square_box, to_pixels, to_square
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import PortraitsPreprocess, load_parameters, look_up
 
 ROOT = Path(__file__).resolve().parents[1]
 PREPROCESS = PortraitsPreprocess(
-    input="filtered", test_fraction=0.5, image_size=16, crop="top", class_names=["female", "male"]
+    input="filtered", test_fraction=0.5, image_size=16, crop="top", channels=3, class_names=["female", "male"]
 )
 
 
@@ -136,16 +136,60 @@ def test_exif_orientation_turns_the_picture_upright():
     assert picture.tobytes() == upright.tobytes()
 
 
-def test_tensors_are_channels_first():
+def test_pixels_are_channels_first_and_grey_ones_are_the_brightness():
     image = noise((5, 4))
-    tensor = to_tensor(image)
-    assert (tensor.shape, tensor.dtype) == ((3, 4, 5), torch.uint8)
-    assert tuple(tensor[:, 1, 2].tolist()) == image.getpixel((2, 1))
+    pixels = to_pixels(image, 3)
+    assert (pixels.shape, pixels.dtype) == ((3, 4, 5), numpy.uint8)
+    assert tuple(pixels[:, 1, 2].tolist()) == image.getpixel((2, 1))
+    grey = to_pixels(image, 1)
+    assert grey.shape == (1, 4, 5)
+    luma = numpy.einsum("c,chw->hw", (0.299, 0.587, 0.114), pixels)  # ITU-R BT.601
+    assert abs(grey[0] - luma).max() <= 1
+    same = noise((5, 4), channels=1)
+    numpy.testing.assert_array_equal(to_pixels(same.convert("RGB"), 1)[0], numpy.asarray(same))
 
 
-def test_undecodable_bytes_say_so():
-    with pytest.raises(UndecodableImageError, match="UnidentifiedImageError"):
-        decode_image(b"no image")
+def test_of_an_animation_the_first_frame_is_taken():
+    frames = [Image.new("RGB", (6, 9), colour) for colour in ("red", "green", "blue")]
+    for kind in ("GIF", "WEBP", "PNG"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert Image.open(io.BytesIO(data)).n_frames == 3
+        assert decode_image(data).tobytes() == frames[0].tobytes()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 2), (2, 3000), (421, 632)])
+@pytest.mark.parametrize("crop", ["top", "centre"])
+def test_every_shape_becomes_a_square(size, crop):
+    image = decode_image(encoded(Image.new("RGB", size, (10, 200, 30))))
+    pixels = to_pixels(to_square(image, 16, crop), 3)
+    assert (pixels == numpy.array([10, 200, 30], dtype=numpy.uint8)[:, None, None]).all()
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["PNG", "JPEG", "WEBP", "GIF"]))
+def test_whatever_happens_to_the_bytes_there_is_an_image_or_a_reason(seed, kind):
+    random = numpy.random.default_rng(seed)
+    data = bytearray(encoded(noise((40, 30), seed=1), kind))
+    for position in random.integers(0, len(data), 5):
+        data[position] = random.integers(0, 256)
+    try:
+        assert decode_image(bytes(data), 10_000, smallest=True).mode == "RGB"
+    except UndecodableImageError:
+        pass
+    else:
+        assert decode_image(bytes(data)).mode == "RGB"  # what the filter lets pass, preprocess can decode
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded():
+    data = encoded(noise((200, 100)))
+    assert decode_image(data, 20_000).size == (200, 100)
+    with pytest.raises(UndecodableImageError, match="more than 19999 pixels"):
+        decode_image(data[:100], 19_999)  # of which there is no more than the header
+
+
+def read_back(splits, folder):
+    write_tensors(folder / "back.safetensors", splits.tensors(), {})
+    return read_tensors(folder / "back.safetensors")
 
 
 def write_filtered(folder, images, labels):
@@ -165,9 +209,10 @@ def test_portraits_are_split_by_their_pixels(tmp_path):
     write_filtered(tmp_path, images, labels)
     splits = portraits.preprocess(tmp_path, PREPROCESS)
     card = splits.card()
+    train, test = (read_back(splits, tmp_path)[name] for name in ("train", "test"))
     assert card["duplicates"] == {
-        "in_train": len(splits.train) - len(splits.train.unique(dim=0)),
-        "in_test": len(splits.test) - len(splits.test.unique(dim=0)),
+        "in_train": len(train) - len(train.unique(dim=0)),
+        "in_test": len(test) - len(test.unique(dim=0)),
         "between_splits": 0,
     }
     assert card["duplicates"]["in_train"] + card["duplicates"]["in_test"] == 10
@@ -181,14 +226,34 @@ def test_portraits_are_split_by_their_pixels(tmp_path):
         pixels = numpy.asarray(picture)[:16].transpose(2, 0, 1)
         number = int.from_bytes(hashlib.sha256(pixels.tobytes()).digest()[:8], "big") / 2**64
         expected["test" if number < 0.5 else "train"].append(pixels)
-    numpy.testing.assert_array_equal(splits.train.numpy(), numpy.stack(expected["train"]))
-    numpy.testing.assert_array_equal(splits.test.numpy(), numpy.stack(expected["test"]))
+    numpy.testing.assert_array_equal(train.numpy(), numpy.stack(expected["train"]))
+    numpy.testing.assert_array_equal(test.numpy(), numpy.stack(expected["test"]))
+
+
+def test_the_number_of_threads_changes_no_byte(tmp_path, monkeypatch):
+    write_filtered(tmp_path, [encoded(noise((20, 30), seed=i)) for i in range(100)], [i % 2 for i in range(100)])
+    results = []
+    for cores in (1, 2, 7):
+        monkeypatch.setattr(parallel, "available_cores", lambda cores=cores: cores)
+        splits = portraits.preprocess(tmp_path, PREPROCESS)
+        write_tensors(tmp_path / "out.safetensors", splits.tensors(), splits.metadata("faces", "portraits"))
+        results.append((tmp_path / "out.safetensors").read_bytes())
+    assert results[0] == results[1] == results[2]
+
+
+def test_grey_portraits_have_one_channel(tmp_path):
+    write_filtered(tmp_path, [encoded(noise((16, 16), seed=i)) for i in range(8)], [0, 1] * 4)
+    splits = portraits.preprocess(tmp_path, PREPROCESS.model_copy(update={"channels": 1}))
+    assert splits.card()["sample_shape"] == [1, 16, 16]
+    assert read_back(splits, tmp_path)["train"].shape[1:] == (1, 16, 16)
 
 
 def test_duplicates_between_a_source_s_own_splits_are_counted():
     train = torch.tensor([[1, 2], [3, 4], [1, 2], [5, 6]], dtype=torch.uint8)
     test = torch.tensor([[1, 2], [1, 2], [9, 9]], dtype=torch.uint8)
-    assert split.count_duplicates(train, test) == {"in_train": 1, "in_test": 1, "between_splits": 2}
+    numbers = split.row_numbers(train), split.row_numbers(test)
+    assert split.count_duplicates(*numbers) == {"in_train": 1, "in_test": 1, "between_splits": 2}
+    assert split.stands_in(train, test).tolist() == [True, False, True, False]
 
 
 def test_the_split_doesn_t_depend_on_the_other_rows():

@@ -5,22 +5,28 @@ or the new one, never half of either. Byte-stable: equal contents give equal fil
 """
 
 import hashlib
+import io
 import json
+import math
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import safetensors
 
 from diffusion_ladder.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # safetensors writes two or more metadata keys in random order: everything goes into this one.
 METADATA_KEY = "json"
+ELEMENT_TYPES = {"torch.int64": "I64", "torch.float32": "F32", "torch.uint8": "U8"}  # safetensors' names
 
 
 def canonical_json(value: Any) -> str:
@@ -83,9 +89,55 @@ def serialise(tensors: "dict[str, Tensor]", metadata: dict[str, Any]) -> bytes:
     return safetensors.torch.save(ordered, {METADATA_KEY: canonical_json(metadata)})
 
 
-def write_tensors(path: str | Path, tensors: "dict[str, Tensor]", metadata: dict[str, Any]) -> None:
-    """Write named tensors and their metadata as safetensors, atomically."""
-    write_bytes(path, serialise(tensors, metadata))
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor whose bytes lie in a file, in row-major order, because they may not fit into memory."""
+
+    file: BinaryIO
+    dtype: "torch.dtype"
+    shape: tuple[int, ...]
+
+
+def write_tensors(path: str | Path, tensors: "Mapping[str, Tensor | StoredTensor]", metadata: dict[str, Any]) -> None:
+    """Write named tensors and their metadata as safetensors, atomically.
+
+    The same bytes, whether a tensor is stored or in memory; of stored ones, little is in memory at a time.
+    """
+    whole = {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, StoredTensor)}
+    if len(whole) == len(tensors):
+        write_bytes(path, serialise(whole, metadata))
+        return
+    stored = {
+        name: tensor if isinstance(tensor, StoredTensor) else store(tensor) for name, tensor in sorted(tensors.items())
+    }
+    # The library's order: by the size of an element, largest first, then by name.
+    parts = dict(sorted(stored.items(), key=lambda item: -item[1].dtype.itemsize))
+    try:
+        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+            file.write(safetensors_header(parts, metadata))
+            for part in parts.values():
+                part.file.seek(0)
+                shutil.copyfileobj(part.file, file, 1 << 20)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}") from error
+
+
+def store(tensor: "Tensor") -> StoredTensor:
+    """A tensor in memory as a stored one."""
+    return StoredTensor(io.BytesIO(tensor.numpy().tobytes()), tensor.dtype, tuple(tensor.shape))
+
+
+def safetensors_header(parts: Mapping[str, StoredTensor], metadata: dict[str, Any]) -> bytes:
+    """What a safetensors file begins with: a length (eight bytes), then names, types, shapes and places as JSON."""
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: canonical_json(metadata)}}
+    end = 0
+    for name, part in parts.items():
+        start, end = end, end + part.dtype.itemsize * math.prod(part.shape)
+        kind = ELEMENT_TYPES[str(part.dtype)]
+        header[name] = {"dtype": kind, "shape": part.shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_tensors(path: str | Path) -> "dict[str, Tensor]":

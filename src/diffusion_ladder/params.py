@@ -27,6 +27,7 @@ MNIST_SPLITS = {
     "QMNIST": ("test", "test10k", "test50k"),
     "EMNIST": ("byclass", "bymerge", "balanced", "letters", "digits", "mnist"),
 }
+FOLDER_COLUMN = "folder"  # of the source imagefolder: the name of the folder that an image lies in
 DiceBearOptions = dict[str, int | float | str | list[str | int | float] | dict[str, int | float]]
 
 
@@ -172,9 +173,17 @@ class HubSource(Section):
 
 
 class ParquetSource(Section):
-    """A local parquet file."""
+    """Local parquet files: one, a folder, a pattern, or a list of these."""
+
+    path: str | list[str] | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+
+
+class ImagefolderSource(Section):
+    """A local folder with a folder of images for each class."""
 
     path: str | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
 
 
 class PortraitsSources(Section):
@@ -183,6 +192,7 @@ class PortraitsSources(Section):
     dicebear: DicebearSource
     hub: HubSource
     parquet: ParquetSource
+    imagefolder: ImagefolderSource
 
 
 class PortraitsPreprocess(Section):
@@ -192,25 +202,38 @@ class PortraitsPreprocess(Section):
     test_fraction: OpenShare
     image_size: Positive
     crop: Literal["top", "centre"]
-    class_names: list[str]
+    channels: Literal[1, 3]
+    class_names: Annotated[list[str], Field(min_length=2)]
 
 
-class Portraits(Dataset):
-    """Portraits with a gender label."""
+class LabelFilter(Section):
+    """What filter_gender keeps of portraits: these parameters are all that it reads."""
+
+    label_column: str
+    labels: dict[int | str, NotNegative]
+    max_pixels: Positive
+    max_unusable_share: Annotated[float, Field(ge=0, le=1)]
+
+
+class Portraits(LabelFilter, Dataset):
+    """Portraits with a label."""
 
     kind: Literal["portraits"]
-    source: Literal["dicebear", "hub", "parquet"]
+    source: Literal["dicebear", "hub", "parquet", "imagefolder"]
     sources: PortraitsSources
-    labels: dict[int, NotNegative]
     preprocess: PortraitsPreprocess
 
     @model_validator(mode="after")
     def classes_are_named(self) -> "Portraits":
-        """The classes must be 0, 1, ... and each must have a name."""
+        """The classes must be 0, 1, ... and each must have a name of its own."""
         classes = sorted(set(self.labels.values()))
         if classes != list(range(len(self.preprocess.class_names))):
             names = self.preprocess.class_names
             raise ValueError(f"labels maps to the classes {classes}, but preprocess.class_names names {len(names)}")
+        if len(set(self.preprocess.class_names)) < len(classes):
+            raise ValueError(f"preprocess.class_names: a name stands twice in {self.preprocess.class_names}")
+        if self.source == "imagefolder" and self.label_column != FOLDER_COLUMN:
+            raise ValueError(f"label_column: images from folders have the label in the column {FOLDER_COLUMN}")
         return self
 
 

@@ -1,53 +1,85 @@
-"""From the bytes of an image file, which may be anything, to a square RGB picture."""
+"""From the bytes of an image file, which may be anything, to square pixels. Needs no torch, and may run in threads."""
 
+import functools
 import io
+import re
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
-FORMATS = ("PNG", "JPEG", "WEBP")  # fewer parsers, fewer surprises
-MAX_PIXELS = 40_000_000  # a small file can claim to hold billions
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # fewer parsers, fewer surprises
+SIGNATURES = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|RIFF....WEBP|GIF8", re.DOTALL)  # what their files begin with
+Crop = Literal["top", "centre"]
 
 
 class UndecodableImageError(Exception):
-    """The bytes are no image of a known format, or not a whole one, or one of absurd size."""
+    """The bytes are no image of FORMATS, or not a whole one, or one of absurd size: says which in a few words."""
 
 
-def decode_image(data: bytes | None) -> "Image.Image":
+@functools.cache
+def pillow() -> Any:
+    """Pillow's module Image, imported where it is needed; what it would warn of is an error in this process."""
+    from PIL import Image
+
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    return Image
+
+
+def decode_image(data: bytes | None, max_pixels: int | None = None, smallest: bool = False) -> "Image.Image":
     """Decode an image file completely, turn it upright and make it RGB.
 
     Transparent parts show white. Of an animation, this is the first frame.
 
-    Raises:
-        UndecodableImageError: missing, empty, truncated, of another format than FORMATS, or larger than MAX_PIXELS.
-    """
-    from PIL import Image, ImageOps
+    Args:
+        max_pixels: larger images are refused by what their header claims, before they are decoded.
+        smallest: decode a JPEG file at an eighth of its size: all of its data are read, for a fifth of the time.
 
-    if not data:
-        raise UndecodableImageError("no bytes")
+    Raises:
+        UndecodableImageError: missing, empty, truncated, damaged, of another format than FORMATS, or too large.
+    """
+    from PIL import ImageOps
+
+    image = open_image(data)
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise UndecodableImageError(f"more than {max_pixels} pixels")
+    if smallest:
+        image.draft(image.mode, (1, 1))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise UndecodableImageError(f"{image.width} x {image.height} pixels")
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
-    except UndecodableImageError:
-        raise
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's parsers raise whatever they stumble over: OSError, SyntaxError, struct.error
-        raise UndecodableImageError(f"{type(error).__name__}: {error}") from None
+        cut = "truncated" in str(error).lower()
+        raise UndecodableImageError("truncated image" if cut else "damaged image") from None
+
+
+def open_image(data: bytes | None) -> "Image.Image":
+    """Read an image file's header.
+
+    Raises:
+        UndecodableImageError: missing, empty, of another format, or so large that Pillow itself refuses it.
+    """
+    Image = pillow()
+    if data is None:
+        raise UndecodableImageError("no image")
+    if not data:
+        raise UndecodableImageError("empty image")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UndecodableImageError("far too many pixels") from None
+    except Exception:  # the parsers of headers, as above
+        known = SIGNATURES.match(data)
+        reason = "damaged image" if known else f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
+        raise UndecodableImageError(reason) from None
 
 
 def to_rgb(image: "Image.Image") -> "Image.Image":
     """Any mode to RGB: alpha over white, 16-bit grey scaled to 8 bits (Pillow's own conversion would clip it)."""
-    from PIL import Image
-
+    Image = pillow()
     if image.mode.startswith("I"):
         grey = numpy.asarray(image).astype(numpy.float64) / 257  # 65535 / 255
         image = Image.fromarray(grey.round().clip(0, 255).astype(numpy.uint8))
@@ -57,7 +89,7 @@ def to_rgb(image: "Image.Image") -> "Image.Image":
     return image.convert("RGB")
 
 
-def square_box(width: int, height: int, crop: Literal["top", "centre"]) -> tuple[int, int, int, int]:
+def square_box(width: int, height: int, crop: Crop) -> tuple[int, int, int, int]:
     """The largest square of a picture as (left, upper, right, lower).
 
     Across, it is centred. Down, `top` keeps the upper end of a tall picture, where a portrait has its face.
@@ -68,18 +100,16 @@ def square_box(width: int, height: int, crop: Literal["top", "centre"]) -> tuple
     return left, upper, left + side, upper + side
 
 
-def to_square(image: "Image.Image", size: int, crop: Literal["top", "centre"]) -> "Image.Image":
+def to_square(image: "Image.Image", size: int, crop: Crop) -> "Image.Image":
     """Crop to a square and resize to `size`, antialiased; never squashed, and untouched where it fits already."""
-    from PIL import Image
-
     square = image.crop(square_box(image.width, image.height, crop))
     if square.width == size:
         return square
-    return square.resize((size, size), Image.Resampling.LANCZOS)
+    return square.resize((size, size), pillow().Resampling.LANCZOS)
 
 
-def to_tensor(image: "Image.Image") -> "Tensor":
-    """An RGB picture as uint8 (3, H, W)."""
-    import torch
-
-    return torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
+def to_pixels(image: "Image.Image", channels: int) -> numpy.ndarray:
+    """An RGB picture as uint8 (channels, H, W): 3 for colour, 1 for its brightness."""
+    if channels == 1:
+        return numpy.asarray(image.convert("L"))[None]
+    return numpy.ascontiguousarray(numpy.asarray(image).transpose(2, 0, 1))

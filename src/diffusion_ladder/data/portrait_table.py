@@ -1,21 +1,29 @@
-"""Tables of portraits: the columns, the checks of a parquet file, and the filter by gender."""
+"""Tables of portraits in parquet files: their checks, and the filter by label, which streams them."""
 
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from diffusion_ladder.artifacts import replacing
-from diffusion_ladder.data.decoding import FORMATS, UndecodableImageError, decode_image
+from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
+from diffusion_ladder.data.parallel import map_in_order
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.params import LabelFilter
 
 FILE_NAME = "portraits.parquet"
-BATCH_ROWS = 256
+DROPPED_FILE = "dropped.tsv"
+BATCH_ROWS = 16  # read and handled as one: few, because an image can have megabytes
+READ_BYTES = 1 << 20  # read ahead of each column, instead of whole row groups, whose size others choose
+GROUP_ROWS, GROUP_BYTES = 500, 1 << 25  # of a row group that is written, at most
+SHOWN_VALUES = 20  # of a label column, in messages and cards
+SHOWN_ROWS = 20  # of those with an unusable image, in the card
 # Pinned, so that equal rows give equal files; images are compressed already.
 PARQUET_OPTIONS = {
     "version": "2.6",
@@ -24,16 +32,58 @@ PARQUET_OPTIONS = {
     "use_dictionary": False,
     "write_statistics": False,
 }
-UNDECODABLE = "image cannot be decoded"
+Value = int | float | str
 
 
 @dataclass(frozen=True)
-class FilterCounts:
-    """What a filter did: rows read, rows dropped by reason, rows kept by class."""
+class Row:
+    """A row that has been looked at.
 
-    rows_in: int
-    dropped: dict[str, int]
+    Attributes:
+        value: of the label column; None where it is missing.
+        reason: why it is dropped; None where it is kept.
+        unusable: dropped although its label is wanted, because of its image.
+    """
+
+    image: bytes
+    value: Value | None
+    reason: str | None
+    unusable: bool = False
+
+
+@dataclass
+class FilterCounts:
+    """What a filter did: rows read, rows dropped by reason, rows kept by class, and where unusable images were."""
+
     kept: dict[int, int]
+    rows_in: int = 0
+    values: Counter[Value | None] = field(default_factory=Counter)  # of the label column, in all rows
+    dropped_values: Counter[str] = field(default_factory=Counter)  # reasons, by value of the label column
+    dropped_images: Counter[str] = field(default_factory=Counter)  # reasons, where the label was wanted
+    unusable_rows: list[dict[str, Any]] = field(default_factory=list)  # the first SHOWN_ROWS
+
+    @property
+    def unusable(self) -> int:
+        """Rows with a wanted label and an image that can't be used."""
+        return self.dropped_images.total()
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Rows by reason; rare values of a label column that has very many are counted as one."""
+        common = dict(self.dropped_values.most_common(SHOWN_VALUES))
+        others = self.dropped_values.total() - sum(common.values())
+        return common | ({"other labels": others} if others else {}) | dict(self.dropped_images)
+
+    def card(self, settings: LabelFilter) -> dict[str, Any]:
+        """The data card's part about the filter."""
+        return {
+            "label_column": settings.label_column,
+            "labels": {str(value): index for value, index in settings.labels.items()},
+            "rows_in": self.rows_in,
+            "kept": self.kept,
+            "dropped": self.dropped,
+            "unusable_rows": self.unusable_rows,
+        }
 
 
 @contextlib.contextmanager
@@ -47,10 +97,13 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: can't be read as parquet ({' '.join(str(error).split())})") from None
 
 
-def open_portraits(path: Path) -> Any:
-    """Open a parquet file that has the columns image (the bytes of image files) and gender (numbers), for pyarrow.
+def open_portraits(path: Path, label_column: str | None = None) -> Any:
+    """Open a parquet file with a column image (the bytes of image files) and one of labels, for pyarrow.
 
     The image is a binary column, or a struct with a binary field `bytes`, as the library datasets writes it.
+
+    Args:
+        label_column: numbers, text or booleans, in a dictionary or not; None if it doesn't matter yet.
 
     Returns:
         a pyarrow ParquetFile, to be closed.
@@ -61,120 +114,200 @@ def open_portraits(path: Path) -> Any:
     import pyarrow.parquet
 
     with reading(path):
-        table = pyarrow.parquet.ParquetFile(path)
-        check_columns(path, table.schema_arrow)
+        table = pyarrow.parquet.ParquetFile(path, buffer_size=READ_BYTES)
+        check_columns(path, table.schema_arrow, label_column)
         return table
 
 
-def check_columns(path: Path, schema: Any) -> None:
-    """Refuse a schema without usable columns image and gender, and say which columns there are."""
+def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
+    """Refuse a schema without usable columns, and say which columns there are."""
     from pyarrow import types
 
     found = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    for name in ("image", "gender"):
-        if schema.names.count(name) != 1:
+    for name in ("image", label_column):
+        if name is not None and schema.names.count(name) != 1:
             raise UserError(f"{path}: needs one column {name}, but has {found}")
-    image, gender = schema.field("image").type, schema.field("gender").type
+    image = schema.field("image").type
     if types.is_struct(image):
         image = image.field("bytes").type if image.get_field_index("bytes") >= 0 else image
     if not (types.is_binary(image) or types.is_large_binary(image)):
         raise UserError(f"{path}: the column image must hold the bytes of image files, but is {image}")
-    if not (types.is_integer(gender) or types.is_floating(gender)):
-        raise UserError(f"{path}: the column gender must hold numbers, but is {gender}")
+    if label_column is None:
+        return
+    label = schema.field(label_column).type
+    label = label.value_type if types.is_dictionary(label) else label
+    allowed = (types.is_integer, types.is_floating, types.is_string, types.is_large_string, types.is_boolean)
+    if not any(check(label) for check in allowed):
+        raise UserError(f"{path}: the column {label_column} must hold numbers or text, but is {label}")
 
 
-def filter_portraits(source: Path, labels: Mapping[int, int], target: Path) -> FilterCounts:
-    """Keep the rows whose gender has a label and whose image can be decoded, in their order.
+def filter_portraits(shards: Sequence[Path], settings: LabelFilter, folder: Path) -> FilterCounts:
+    """Keep the rows whose label has a class and whose image can be decoded, in their order; a stream by all cores.
 
     Args:
-        labels: gender value to class index.
-        target: parquet with the columns image (binary: the image file's bytes, unchanged) and label (int64).
+        folder: for portraits.parquet, with the columns image (binary: the image file's bytes, unchanged) and label
+            (int64: the class), and dropped.tsv, which lists the other rows: file, number from 0, reason.
 
     Raises:
-        UserError: the source can't be read, or no row is left of a class; names what was found.
+        UserError: a shard can't be read, no row is left of a class, or too many images can't be used; nothing is
+            written then.
     """
     import pyarrow
+
+    counts = FilterCounts(kept=dict.fromkeys(sorted(set(settings.labels.values())), 0))
+    schema = pyarrow.schema([("image", pyarrow.binary()), ("label", pyarrow.int64())])
+    with replacing(folder / DROPPED_FILE) as listing, open(listing, "w", encoding="utf-8", newline="\n") as lines:
+        lines.write("file\trow\treason\n")
+        with rows_writer(folder / FILE_NAME, schema) as kept:
+            for shard in shards:
+                for number, row in enumerate(looked_at(shard, settings)):
+                    note(row, shard, number, settings, counts)
+                    if row.reason is None:
+                        kept.add(row.image, settings.labels[row.value])  # type: ignore[index]
+                    else:
+                        lines.write(f"{shard.name}\t{number}\t{row.reason}\n")
+            refuse_unusable(settings, counts)
+            refuse_empty(shards, settings, counts)
+    return counts
+
+
+def looked_at(shard: Path, settings: LabelFilter) -> Iterator[Row]:
+    """The rows of a shard with what is to become of them, with a progress bar."""
+    with (
+        open_portraits(shard, settings.label_column) as table,
+        reading(shard),
+        tqdm(total=table.metadata.num_rows, unit=" rows", desc="filter") as progress,
+    ):
+        batches = table.iter_batches(BATCH_ROWS, columns=["image", settings.label_column])
+        for rows in map_in_order(partial(look_at, settings=settings), batches):
+            yield from rows
+            progress.update(len(rows))
+
+
+def look_at(batch: Any, settings: LabelFilter) -> list[Row]:
+    """Decide about the rows of a record batch."""
+    images, values = batch.column("image").to_pylist(), batch.column(settings.label_column).to_pylist()
+    return [decide(image, plain_value(value), settings) for image, value in zip(images, values, strict=True)]
+
+
+def decide(image: bytes | Mapping[str, Any] | None, value: Value | None, settings: LabelFilter) -> Row:
+    """Decide about one row. A path beside the image's bytes is not used: it could lead anywhere."""
+    if value not in settings.labels:
+        return Row(b"", value, f"{settings.label_column} {describe_value(value)}")
+    data = image.get("bytes") if isinstance(image, Mapping) else image
+    if data is None and isinstance(image, Mapping) and image.get("path"):
+        return Row(b"", value, "a path without the image's bytes", unusable=True)
+    try:
+        decode_image(data, settings.max_pixels, smallest=True)
+    except UndecodableImageError as error:
+        return Row(b"", value, str(error), unusable=True)
+    return Row(data or b"", value, None)
+
+
+def plain_value(value: Any) -> Value | None:
+    """A label as params.yaml would write it: files written by pandas may hold 1.0 for 1, and nan for nothing."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return int(value) if value.is_integer() else value
+    return int(value) if isinstance(value, bool) else value
+
+
+def describe_value(value: Value | None) -> str:
+    """A label for a message or a list: short, on one line."""
+    return "missing" if value is None else " ".join(str(value).split())[:40]
+
+
+def note(row: Row, shard: Path, number: int, settings: LabelFilter, counts: FilterCounts) -> None:
+    """Count a row."""
+    counts.rows_in += 1
+    counts.values[row.value] += 1
+    if row.reason is None:
+        counts.kept[settings.labels[row.value]] += 1  # type: ignore[index]
+    elif row.unusable:
+        counts.dropped_images[row.reason] += 1
+        if len(counts.unusable_rows) < SHOWN_ROWS:
+            counts.unusable_rows.append({"file": shard.name, "row": number, "reason": row.reason})
+    else:
+        counts.dropped_values[row.reason] += 1
+
+
+def refuse_unusable(settings: LabelFilter, counts: FilterCounts) -> None:
+    """Raise UserError if too many images can't be used: more likely, something is wrong with all of them."""
+    labelled = counts.unusable + sum(counts.kept.values())
+    if counts.unusable <= settings.max_unusable_share * labelled:
+        return
+    reasons = ", ".join(f"{reason} ({count} rows)" for reason, count in sorted(counts.dropped_images.items()))
+    first = counts.unusable_rows[0]
+    raise UserError(
+        f"{counts.unusable} of {labelled} labelled rows have an image that can't be used, a larger share than"
+        f" datasets.faces.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
+        f" the first is row {first['row']} of {first['file']}"
+    )
+
+
+def refuse_empty(shards: Sequence[Path], settings: LabelFilter, counts: FilterCounts) -> None:
+    """Raise UserError if a class has no rows: there would be nothing to learn it from."""
+    empty = [index for index, count in counts.kept.items() if count == 0]
+    if not empty:
+        return
+    wanted = ", ".join(f"{value} for class {index}" for value, index in settings.labels.items() if index in empty)
+    common = counts.values.most_common(SHOWN_VALUES)
+    others = counts.rows_in - sum(count for _, count in common)
+    shown = sorted((describe_value(value), count) for value, count in common) + [("others", others)] * (others > 0)
+    found = ", ".join(f"{value} ({count} rows)" for value, count in shown) or "no rows"
+    column = settings.label_column
+    raise UserError(
+        f"{' '.join(str(shard) for shard in shards[:3])}: no usable row with {column} {wanted} (datasets.faces.labels);"
+        f" the column {column} holds {found}; {counts.unusable} of their images can't be used"
+    )
+
+
+class RowsWriter:
+    """Writes rows to a parquet file in row groups of bounded size, so that memory stays bounded."""
+
+    def __init__(self, writer: Any, schema: Any) -> None:
+        self.writer = writer
+        self.schema = schema
+        self.rows: list[tuple[Any, ...]] = []
+        self.bytes = 0
+
+    def add(self, image: Any, label: int | str | None) -> None:
+        """Add a row; `image` is bytes, or a mapping with `bytes`."""
+        self.rows.append((image, label))
+        self.bytes += len(image["bytes"] if isinstance(image, Mapping) else image)
+        if len(self.rows) >= GROUP_ROWS or self.bytes >= GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been added as a row group."""
+        import pyarrow
+
+        if self.rows:
+            columns = [list(column) for column in zip(*self.rows, strict=True)]
+            self.writer.write_batch(pyarrow.record_batch(columns, schema=self.schema))
+        self.rows, self.bytes = [], 0
+
+
+@contextlib.contextmanager
+def rows_writer(path: Path, schema: Any) -> Iterator[RowsWriter]:
+    """Write a parquet file of two columns atomically; equal rows give equal bytes."""
     import pyarrow.parquet
 
-    dropped: Counter[str] = Counter()
-    kept = Counter(dict.fromkeys(labels.values(), 0))
-    genders: Counter[Any] = Counter()
-    schema = pyarrow.schema([("image", pyarrow.binary()), ("label", pyarrow.int64())])
-    with open_portraits(source) as table, replacing(target) as temporary:
-        with pyarrow.parquet.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as writer:
-            for batch in batches(table, source):
-                rows = [row for row in batch if keep(row, labels, dropped)]
-                genders.update(gender for _, gender in batch)
-                classes = [labels[gender] for _, gender in rows]
-                kept.update(classes)
-                writer.write_batch(pyarrow.record_batch([[image for image, _ in rows], classes], schema=schema))
-        refuse_empty(source, labels, kept, genders, dropped[UNDECODABLE], table.schema_arrow.names)
-    return FilterCounts(rows_in=genders.total(), dropped=dict(dropped), kept=dict(kept))
+    with replacing(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as writer:
+        rows = RowsWriter(writer, schema)
+        yield rows
+        rows.flush()
 
 
-def batches(table: Any, path: Path) -> Iterator[list[tuple[bytes | None, Any]]]:
-    """The rows of an open parquet file as (image bytes, gender), a batch at a time, with a progress bar."""
-    with reading(path), tqdm(total=table.metadata.num_rows, unit=" rows", desc="filter") as progress:
-        for batch in table.iter_batches(BATCH_ROWS, columns=["image", "gender"]):
-            images, genders = batch.column("image").to_pylist(), batch.column("gender").to_pylist()
-            yield [
-                (image.get("bytes") if isinstance(image, dict) else image, gender)
-                for image, gender in zip(images, genders, strict=True)
-            ]
-            progress.update(len(images))
-
-
-def filtered_rows(path: Path) -> Iterator[tuple[bytes, int]]:
-    """The rows (image file's bytes, class index) that `filter_portraits` wrote, with a progress bar."""
+def filtered_batches(path: Path) -> Iterator[list[tuple[bytes, int]]]:
+    """The rows (image file's bytes, class) that `filter_portraits` wrote, some at a time, with a progress bar."""
     import pyarrow.parquet
 
     with (
-        pyarrow.parquet.ParquetFile(path) as table,
+        pyarrow.parquet.ParquetFile(path, buffer_size=READ_BYTES) as table,
         tqdm(total=table.metadata.num_rows, unit=" rows", desc="preprocess") as progress,
     ):
         for batch in table.iter_batches(BATCH_ROWS, columns=["image", "label"]):
-            yield from zip(batch.column("image").to_pylist(), batch.column("label").to_pylist(), strict=True)
+            yield list(zip(batch.column("image").to_pylist(), batch.column("label").to_pylist(), strict=True))
             progress.update(len(batch))
-
-
-def keep(row: tuple[bytes | None, Any], labels: Mapping[int, int], dropped: Counter[str]) -> bool:
-    """Whether a row stays; if not, count the reason."""
-    image, gender = row
-    if gender not in labels:
-        dropped[f"gender {describe_gender(gender)}"] += 1
-        return False
-    try:
-        decode_image(image)
-    except UndecodableImageError:
-        dropped[UNDECODABLE] += 1
-        return False
-    return True
-
-
-def describe_gender(gender: float | None) -> str:
-    """A gender value for a message; files written by pandas may hold 1.0 for 1."""
-    if gender is None or math.isnan(gender):
-        return "missing"
-    return str(int(gender)) if gender == int(gender) else str(gender)
-
-
-def refuse_empty(
-    source: Path,
-    labels: Mapping[int, int],
-    kept: Mapping[int, int],
-    genders: Mapping[Any, int],
-    undecodable: int,
-    columns: list[str],
-) -> None:
-    """Raise UserError if a class has no rows: there would be nothing to learn it from."""
-    empty = [index for index, count in sorted(kept.items()) if count == 0]
-    if not empty:
-        return
-    wanted = ", ".join(f"{gender} for class {index}" for gender, index in sorted(labels.items()) if index in empty)
-    counts = sorted((describe_gender(gender), count) for gender, count in genders.items())
-    found = ", ".join(f"{gender} ({count} rows)" for gender, count in counts) or "no rows"
-    raise UserError(
-        f"{source}: no usable row with gender {wanted} (datasets.faces.labels);"
-        f" the column gender holds {found}; {undecodable} of their images can't be decoded as {' or '.join(FORMATS)};"
-        f" columns: {', '.join(columns)}"
-    )

@@ -1,24 +1,31 @@
-"""Portraits with a gender: drawn, from the hub, or from a local parquet file; and how they become square images."""
+"""Portraits with a label: drawn, from the hub, or the user's own; and how they become square images."""
 
 import io
 import json
 import math
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
-from torch import Tensor
 
-from diffusion_ladder.artifacts import sha256_of_file, write_bytes
+from diffusion_ladder.artifacts import StoredTensor, sha256_of_file, write_bytes
 from diffusion_ladder.data.card import raw_card
-from diffusion_ladder.data.decoding import decode_image, to_square, to_tensor
+from diffusion_ladder.data.decoding import decode_image, to_pixels, to_square
 from diffusion_ladder.data.drawn_portraits import Portrait, check_options, draw_portraits, plan_portraits, style_facts
-from diffusion_ladder.data.files import copy_file
+from diffusion_ladder.data.local_portraits import adopt, fetch_folder, fetch_parquet
 from diffusion_ladder.data.normalise import IMAGES
-from diffusion_ladder.data.portrait_table import FILE_NAME, PARQUET_OPTIONS, filtered_rows, open_portraits
-from diffusion_ladder.data.split import Splits, is_held_out
+from diffusion_ladder.data.parallel import map_in_order
+from diffusion_ladder.data.portrait_table import FILE_NAME, PARQUET_OPTIONS, filtered_batches
+from diffusion_ladder.data.split import Splits, count_duplicates, in_test, refuse_empty_split, row_number
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import DicebearSource, HubSource, ParquetSource, PortraitsPreprocess
+from diffusion_ladder.params import DicebearSource, HubSource, ImagefolderSource, ParquetSource, PortraitsPreprocess
 
 # The columns of ashraq/tmdb-celeb-10k, with the names that the library datasets gives their types.
 COLUMNS = {
@@ -50,11 +57,16 @@ HUB_ERRORS = {
 GO_ON = "or set datasets.faces.source to dicebear (drawn here) or parquet (a file that you have)"
 
 
-def fetch(source: str, settings: DicebearSource | HubSource | ParquetSource, seed: int, folder: Path) -> dict[str, Any]:
-    """Write FOLDER/portraits.parquet: drawn (dicebear), downloaded and verified (hub), or copied (parquet).
+def fetch(
+    source: str,
+    settings: DicebearSource | HubSource | ParquetSource | ImagefolderSource,
+    seed: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write parquet files to FOLDER: drawn (dicebear), downloaded and verified (hub), copied or packed (local ones).
 
     Returns:
-        the raw card.
+        the raw card, which lists the files.
 
     Raises:
         UserError: the source can't be had, or is not what it should be.
@@ -63,7 +75,9 @@ def fetch(source: str, settings: DicebearSource | HubSource | ParquetSource, see
         return fetch_drawn(settings, seed, folder)
     if isinstance(settings, HubSource):
         return fetch_from_hub(settings, folder)
-    return fetch_local(settings, folder)
+    if isinstance(settings, ParquetSource):
+        return fetch_parquet(settings, folder)
+    return fetch_folder(settings, folder)
 
 
 def fetch_drawn(settings: DicebearSource, seed: int, folder: Path) -> dict[str, Any]:
@@ -127,7 +141,7 @@ def fetch_from_hub(settings: HubSource, folder: Path) -> dict[str, Any]:
     if digest != settings.sha256:
         raise UserError(f"{name} has SHA-256 {digest}, but sources.hub.sha256 is {settings.sha256}")
     origin = f"https://huggingface.co/datasets/{settings.repository}/blob/{settings.revision}/{settings.file}"
-    return adopt(downloaded, folder, source="hub", title=settings.repository, origin=origin)
+    return adopt([downloaded], folder, source="hub", title=settings.repository, origin=origin)
 
 
 def download_from_hub(settings: HubSource) -> Path:
@@ -151,66 +165,109 @@ def download_from_hub(settings: HubSource) -> Path:
     raise UserError(f"{settings.repository}/{name} at revision {revision}: {reason}; {GO_ON}")
 
 
-def fetch_local(settings: ParquetSource, folder: Path) -> dict[str, Any]:
-    """Copy a parquet file that the user has."""
-    if settings.path is None:
-        raise UserError("datasets.faces.sources.parquet.path: name a parquet file with the columns image and gender")
-    path = Path(settings.path)
-    if not path.is_file():
-        raise UserError(f"datasets.faces.sources.parquet.path: there is no file {path}")
-    return adopt(path, folder, source="parquet", title=path.stem, origin=f"a local file, {path.name}")
-
-
-def adopt(path: Path, folder: Path, **facts: Any) -> dict[str, Any]:
-    """Check the columns of somebody's parquet file and copy it as it is."""
-    with open_portraits(path) as table:
-        rows = table.metadata.num_rows
-    target = folder / FILE_NAME
-    copy_file(path, target)
-    return raw_card(folder, [target], rows=rows, synthetic=False, **facts)
-
-
 def preprocess(folder: Path, settings: PortraitsPreprocess) -> Splits:
-    """Decode, crop to a square, resize, and split by the pixels' hash.
+    """Decode, crop to a square, resize, and split by the pixels' hash; a stream by all cores.
 
     Args:
         folder: what filter_gender wrote: a parquet file with the columns image and label.
 
     Returns:
-        train and test as uint8 (N, 3, image_size, image_size); the facts describe the pictures before.
+        train and test as uint8 (N, channels, image_size, image_size), stored on the disk; the facts describe the
+        pictures before.
     """
-    images, labels, sizes = [], [], []
-    for data, label in filtered_rows(folder / FILE_NAME):
+    train, test, sizes = Part(folder), Part(folder), Sizes(settings)
+    for squares in map_in_order(partial(squares_of, settings=settings), filtered_batches(folder / FILE_NAME)):
+        for square in squares:
+            (test if in_test(square.number, settings.test_fraction) else train).add(square)
+            sizes.add(*square.size)
+    return splits_of(train, test, settings, sizes.facts())
+
+
+@dataclass(frozen=True)
+class Square:
+    """A preprocessed portrait.
+
+    Attributes:
+        pixels: uint8 (channels, image_size, image_size).
+        number: the pixels' hash, which decides about its split.
+        size: (width, height) as it came.
+    """
+
+    pixels: numpy.ndarray
+    label: int
+    number: int
+    size: tuple[int, int]
+
+
+def squares_of(rows: list[tuple[bytes, int]], settings: PortraitsPreprocess) -> list[Square]:
+    """Preprocess some rows of what filter_gender kept."""
+    squares = []
+    for data, label in rows:
         picture = decode_image(data)
-        sizes.append(picture.size)
-        images.append(to_tensor(to_square(picture, settings.image_size, settings.crop)))
-        labels.append(label)
-    return split_images(torch.stack(images), torch.tensor(labels), sizes, settings)
+        pixels = to_pixels(to_square(picture, settings.image_size, settings.crop), settings.channels)
+        squares.append(Square(pixels, label, row_number(pixels), picture.size))
+    return squares
 
 
-def split_images(images: Tensor, labels: Tensor, sizes: list[tuple[int, int]], settings: PortraitsPreprocess) -> Splits:
-    """Split uint8 (N, 3, image_size, image_size) images; `sizes` are the pictures' (width, height) before."""
-    held_out = is_held_out(images, settings.test_fraction)
+class Part:
+    """A split that grows: its pixels in an unnamed file in a folder, which vanishes with the process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self.labels = array("q")
+        self.numbers = array("Q")
+
+    def add(self, square: Square) -> None:
+        """Add a row."""
+        self.file.write(square.pixels.tobytes())
+        self.labels.append(square.label)
+        self.numbers.append(square.number)
+
+    def tensor(self, shape: Sequence[int]) -> StoredTensor:
+        """The pixels, uint8 (N, *shape)."""
+        return StoredTensor(self.file, torch.uint8, (len(self.labels), *shape))
+
+
+def splits_of(train: Part, test: Part, settings: PortraitsPreprocess, facts: dict[str, Any]) -> Splits:
+    """What has grown, as a data set."""
+    refuse_empty_split(len(test.labels), len(train.labels), settings.test_fraction)
+    shape = (settings.channels, settings.image_size, settings.image_size)
     return Splits(
-        train=images[~held_out],
-        test=images[held_out],
-        train_labels=labels[~held_out],
-        test_labels=labels[held_out],
+        train=train.tensor(shape),
+        test=test.tensor(shape),
+        train_labels=torch.tensor(train.labels, dtype=torch.int64),
+        test_labels=torch.tensor(test.labels, dtype=torch.int64),
         class_names=settings.class_names,
         normalisation=IMAGES,
-        facts={"pictures": describe_sizes(sizes, settings)},
+        duplicates=count_duplicates(numpy.array(train.numbers), numpy.array(test.numbers)),
+        facts={"pictures": facts},
     )
 
 
-def describe_sizes(sizes: list[tuple[int, int]], settings: PortraitsPreprocess) -> dict[str, Any]:
-    """What was done to the pictures: their (width, height) before, and how many were cropped, shrunk or enlarged."""
-    sides = [min(size) for size in sizes]
-    return {
-        "smallest": list(min(sizes, key=math.prod)),
-        "largest": list(max(sizes, key=math.prod)),
-        "cropped": sum(width != height for width, height in sizes),
-        "crop": settings.crop,
-        "shrunk": sum(side > settings.image_size for side in sides),
-        "enlarged": sum(side < settings.image_size for side in sides),
-        "image_size": settings.image_size,
-    }
+class Sizes:
+    """Collects the pictures' (width, height) as they came."""
+
+    def __init__(self, settings: PortraitsPreprocess) -> None:
+        self.settings = settings
+        self.smallest: tuple[int, int] | None = None
+        self.largest: tuple[int, int] | None = None
+        self.changed = Counter({"cropped": 0, "shrunk": 0, "enlarged": 0})
+
+    def add(self, width: int, height: int) -> None:
+        """Add a picture's size."""
+        size, side = (width, height), min(width, height)
+        self.smallest = min(self.smallest or size, size, key=math.prod)
+        self.largest = max(self.largest or size, size, key=math.prod)
+        self.changed["cropped"] += width != height
+        self.changed["shrunk"] += side > self.settings.image_size
+        self.changed["enlarged"] += side < self.settings.image_size
+
+    def facts(self) -> dict[str, Any]:
+        """What was done to the pictures, for the data card."""
+        return {
+            "smallest": list(self.smallest or ()),
+            "largest": list(self.largest or ()),
+            "crop": self.settings.crop,
+            "image_size": self.settings.image_size,
+            **self.changed,
+        }

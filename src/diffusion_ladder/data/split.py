@@ -1,14 +1,15 @@
 """Train and test splits by content, so that equal rows never straddle the two, and what a split data set holds."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import numpy
 import torch
 from torch import Tensor
 
+from diffusion_ladder.artifacts import StoredTensor
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.errors import UserError
 
@@ -18,21 +19,27 @@ class Splits:
     """A processed data set.
 
     Attributes:
-        train, test: uint8 (N, C, H, W) images in [0, 255], or float32 (N, 2) points in data units.
+        train, test: uint8 (N, C, H, W) images in [0, 255], perhaps on the disk, or float32 (N, 2) points in data units.
         train_labels, test_labels: int64 (N,), indices into class_names.
         normalisation: how the networks see the data.
+        duplicates: what `count_duplicates` found; None where the rows in memory are to be counted.
         facts: what else the data card should say.
     """
 
-    train: Tensor
-    test: Tensor
+    train: Tensor | StoredTensor
+    test: Tensor | StoredTensor
     train_labels: Tensor
     test_labels: Tensor
     class_names: Sequence[str]
     normalisation: Normalisation
     facts: dict[str, Any] = field(default_factory=dict)
+    duplicates: Mapping[str, int] | None = None
 
-    def tensors(self) -> dict[str, Tensor]:
+    def count_duplicates(self) -> dict[str, int]:
+        """Repeated rows of splits in memory."""
+        return count_duplicates(*(row_numbers(cast(Tensor, rows)) for rows in (self.train, self.test)))
+
+    def tensors(self) -> dict[str, Tensor | StoredTensor]:
         """What `data/processed/D.safetensors` holds."""
         return {name: getattr(self, name) for name in ("train", "test", "train_labels", "test_labels")}
 
@@ -54,22 +61,33 @@ class Splits:
                 "train": count_rows(self.train_labels, self.class_names),
                 "test": count_rows(self.test_labels, self.class_names),
             },
-            "duplicates": count_duplicates(self.train, self.test),
+            "duplicates": dict(self.duplicates or self.count_duplicates()),
             "normalisation": self.normalisation.as_metadata(),
             **self.facts,
         }
 
 
-def row_digests(rows: Tensor) -> list[bytes]:
-    """The SHA-256 of each row's bytes, (N, ...)."""
-    return [hashlib.sha256(row.tobytes()).digest() for row in rows.contiguous().numpy()]
+def row_number(row: numpy.ndarray) -> int:
+    """The first eight bytes of the SHA-256 of a row's bytes, as a number in [0, 2^64)."""
+    return int.from_bytes(hashlib.sha256(row.tobytes()).digest()[:8], "big")
 
 
-def is_held_out(rows: Tensor, test_fraction: float) -> Tensor:
-    """Which rows belong to the test split: those whose hash, read as a number in [0, 1), is below test_fraction.
+def row_numbers(rows: Tensor) -> numpy.ndarray:
+    """The `row_number` of each row of (N, ...): (N,) uint64."""
+    return numpy.array([row_number(row) for row in rows.contiguous().numpy()], dtype=numpy.uint64)
+
+
+def in_test(number: int, test_fraction: float) -> bool:
+    """Whether a row belongs to the test split: whether its number, scaled to [0, 1), is below test_fraction.
 
     A row's side depends on its content alone: not on the order, the other rows or a seed. So duplicates stay together,
     and a row stays where it is when others are added. The share of the test split is test_fraction on average.
+    """
+    return number / 2**64 < test_fraction
+
+
+def is_held_out(rows: Tensor, test_fraction: float) -> Tensor:
+    """Which rows belong to the test split (see `in_test`).
 
     Returns:
         bool (N,)
@@ -77,18 +95,21 @@ def is_held_out(rows: Tensor, test_fraction: float) -> Tensor:
     Raises:
         UserError: one of the splits would be empty.
     """
-    numbers = [int.from_bytes(digest[:8], "big") / 2**64 for digest in row_digests(rows)]
-    held_out = torch.tensor([number < test_fraction for number in numbers], dtype=torch.bool)
-    if held_out.all() or not held_out.any():
-        share = f"{int(held_out.sum())} of {len(held_out)} rows"
-        raise UserError(f"preprocess.test_fraction: {test_fraction} puts {share} into the test split; use more rows")
+    held_out = torch.tensor([in_test(int(number), test_fraction) for number in row_numbers(rows)], dtype=torch.bool)
+    refuse_empty_split(int(held_out.sum()), int((~held_out).sum()), test_fraction)
     return held_out
+
+
+def refuse_empty_split(test_rows: int, train_rows: int, test_fraction: float) -> None:
+    """Raise UserError if there is nothing to train on, or nothing to hold against it."""
+    if not (test_rows and train_rows):
+        share = f"{test_rows} of {test_rows + train_rows} rows"
+        raise UserError(f"preprocess.test_fraction: {test_fraction} puts {share} into the test split; use more rows")
 
 
 def stands_in(rows: Tensor, others: Tensor) -> Tensor:
     """Which rows, (N, ...), are equal to one of `others`, (M, ...): bool (N,)."""
-    known = set(row_digests(others))
-    return torch.tensor([digest in known for digest in row_digests(rows)], dtype=torch.bool)
+    return torch.from_numpy(numpy.isin(row_numbers(rows), row_numbers(others)))
 
 
 def count_rows(labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
@@ -97,11 +118,14 @@ def count_rows(labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
     return {"rows": len(labels), "by_class": dict(zip(class_names, counts, strict=True))}
 
 
-def count_duplicates(train: Tensor, test: Tensor) -> dict[str, int]:
-    """Rows that repeat an earlier row of their split, and test rows that stand in the training split too."""
-    train_counts, test_counts = Counter(row_digests(train)), Counter(row_digests(test))
+def count_duplicates(train: numpy.ndarray, test: numpy.ndarray) -> dict[str, int]:
+    """Rows that repeat an earlier row of their split, and test rows that stand in the training split too.
+
+    Args:
+        train, test: the `row_numbers` of the two splits.
+    """
     return {
-        "in_train": len(train) - len(train_counts),
-        "in_test": len(test) - len(test_counts),
-        "between_splits": sum(count for digest, count in test_counts.items() if digest in train_counts),
+        "in_train": len(train) - len(numpy.unique(train)),
+        "in_test": len(test) - len(numpy.unique(test)),
+        "between_splits": int(numpy.isin(test, train).sum()),
     }

@@ -35,7 +35,8 @@ SOURCES = {
     "torchvision": "real, one of torchvision's data sets, verified by checksum",
     "dicebear": "synthetic: portraits drawn here by DiceBear, showing nobody",
     "hub": "real photographs of named people, downloaded and verified by checksum",
-    "parquet": "from a parquet file of the user's",
+    "parquet": "from parquet files of the user's",
+    "imagefolder": "from a folder of the user's, with a folder of images for each class",
 }
 
 
@@ -203,10 +204,14 @@ def portrait_notes(datasets: Sequence[Dataset]) -> list[str]:
         if all(dataset.source == "dicebear" for dataset in portraits)
         else "The portraits may be photographs of people: make sure that you may before you publish pictures of them."
     )
-    values = max(len(dataset.preprocess.class_names) for dataset in portraits)
-    return [
-        people,
-        f"Gender is a column of the data: a label with {SMALL_NUMBERS.get(values, values)} values, as the data set"
-        " codes it. Rows coded otherwise are dropped, and counted in the data card. Neither the label nor what a"
-        " network makes of it says anything about people.",
-    ]
+    return [people, *(about_label(dataset) for dataset in portraits)]
+
+
+def about_label(dataset: Portraits) -> str:
+    """What the label is, and what it isn't."""
+    values, column = len(dataset.preprocess.class_names), dataset.label_column
+    return (
+        f"{column[:1].upper()}{column[1:]} is a column of the data: a label with {SMALL_NUMBERS.get(values, values)}"
+        " classes, as the data set codes it. Rows coded otherwise are dropped, and counted in the data card. Neither"
+        " the label nor what a network makes of it says anything about people."
+    )
