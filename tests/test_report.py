@@ -25,7 +25,7 @@ from PIL import Image
 from diffusion_ladder.params import load_parameters
 from diffusion_ladder.report.content import Reader, embedded_pictures
 from diffusion_ladder.report.equations import EQUATIONS_BY_KEY, equations_of
-from diffusion_ladder.report.excerpts import EXCERPTS, function_source, source_of
+from diffusion_ladder.report.excerpts import EXCERPTS, excerpts_of, function_source, source_of
 from diffusion_ladder.report.metrics import facts_of, headline_of, metrics_of
 from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.page import build_pages
@@ -481,15 +481,36 @@ def test_formulas_are_sound_in_both_notations():
 def test_equations_follow_the_parameters(name):
     targets, makers = ("epsilon", "v_prediction", "sample"), ("", "diffusers_")
     for target, own, dropout, guidance in product(targets, makers, (0.0, 0.1), (1.0, 2.0)):
-        schedule = SimpleNamespace(name=name, prediction_type=target)
+        schedule = SimpleNamespace(name=name, prediction_type=target, rescale_betas_zero_snr=False)
         schedulers = SimpleNamespace(sampling=f"{own}ddim", comparison=f"{own}ddim")
-        training = SimpleNamespace(ema_decay=0.9, label_dropout=dropout)
+        weight = SimpleNamespace(name="uniform")
+        training = SimpleNamespace(ema_decay=0.9, label_dropout=dropout, loss_weight=weight)
         model = SimpleNamespace(schedule=schedule, schedulers=schedulers, training=training)
         sampling = SimpleNamespace(guidance_scale=guidance)
         keys = [equation.key for equation in equations_of(model, sampling, ["frechet_distance"])]
         assert keys[:2] == ["forward", name]
         assert ("label_dropout" in keys, "guidance" in keys) == (dropout > 0, guidance != 1)
         assert keys[-2:] == ["ddim", "frechet_distance"]
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver", "heun"])
+@pytest.mark.parametrize("weight", ["uniform", "min_snr", "p2"])
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_samplers_weights_and_zero_terminal_snr_have_equations_and_code(sampler, weight, rescaled):
+    model, sampling = PARAMETERS.models["circles"], PARAMETERS.sampling["circles"]
+    schedulers = model.schedulers.model_copy(update={"sampling": sampler, "comparison": f"diffusers_{sampler}"})
+    schedule = model.schedule.model_copy(update={"rescale_betas_zero_snr": rescaled})
+    loss_weight = model.training.loss_weight.model_copy(update={"name": weight})
+    training = model.training.model_copy(update={"loss_weight": loss_weight})
+    changes = {"schedulers": schedulers, "schedule": schedule, "training": training}
+    model = model.model_copy(update=changes)
+    keys = [equation.key for equation in equations_of(model, sampling, [])]
+    assert keys[-1] == sampler
+    assert ("zero_terminal_snr" in keys) == rescaled
+    assert {"min_snr", "p2"} & set(keys) == {weight} - {"uniform"}
+    code = [excerpt.key for excerpt in excerpts_of(model, sampling)]
+    assert [key for key in code if key.endswith("_step")] == [f"{sampler}_step"]
+    assert [key for key in code if key.endswith("_weight")] == [f"{weight}_weight"][: weight != "uniform"]
 
 
 def test_an_equation_is_printed_once_and_linked_afterwards(pages):
@@ -524,9 +545,13 @@ def test_an_excerpt_that_is_gone_is_named():
 
 def test_highlighted_code_is_the_code(pages):
     shown = "".join(Page(pages.html).texts)
+    used = {
+        excerpt for key, model in PARAMETERS.models.items() for excerpt in excerpts_of(model, PARAMETERS.sampling[key])
+    }
+    assert len(used) > 8
     for excerpt in EXCERPTS:
-        assert source_of(excerpt).rstrip() in shown
-        assert source_of(excerpt) in pages.markdown
+        assert (source_of(excerpt).rstrip() in shown) == (excerpt in used)
+        assert (source_of(excerpt) in pages.markdown) == (excerpt in used)
 
 
 # Sizes, bytes and colours

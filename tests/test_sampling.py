@@ -159,9 +159,11 @@ def test_images_come_out_as_bytes_and_never_wrap():
 
 
 def test_frames_are_even_and_include_both_ends():
-    assert frame_indices(1001, 3) == [0, 500, 1000]
-    assert frame_indices(4, 10) == [0, 1, 2, 3]
-    assert frame_indices(50, 50) == list(range(50))
+    assert frame_indices(range(1001), 3) == [0, 500, 1000]
+    assert frame_indices(range(4), 10) == [0, 1, 2, 3]
+    assert frame_indices(range(50), 50) == list(range(50))
+    assert frame_indices([9.5, 6, 6, 3, 3, 0, 0], 10) == [0, 2, 4, 6]
+    assert frame_indices([9.5, 6, 6, 3, 3, 0, 0], 2) == [0, 6]
 
 
 def test_guidance_of_scale_one_is_the_conditional_model_bit_for_bit():

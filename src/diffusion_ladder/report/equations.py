@@ -63,13 +63,19 @@ GUIDANCE = Source("Ho and Salimans 2022", "https://arxiv.org/abs/2207.12598")
 IMPROVED = Source("Nichol and Dhariwal 2021", "https://arxiv.org/abs/2102.09672")
 LATENT = Source("Rombach et al. 2021", "https://arxiv.org/abs/2112.10752")
 GEODIFF = Source("Xu et al. 2022 (GeoDiff)", "https://arxiv.org/abs/2203.02923")
+LIN = Source("Lin et al. 2023", "https://arxiv.org/abs/2305.08891")
+MIN_SNR = Source("Hang et al. 2023 (min-SNR)", "https://arxiv.org/abs/2303.09556")
+P2 = Source("Choi et al. 2022 (P2)", "https://arxiv.org/abs/2204.00227")
+DPM_SOLVER = Source("Lu et al. 2022 (DPM-Solver++)", "https://arxiv.org/abs/2211.01095")
+KARRAS = Source("Karras et al. 2022", "https://arxiv.org/abs/2206.00364")
 TRANSPORT = Source("Peyré and Cuturi 2019", "https://arxiv.org/abs/1803.00567")
 FRECHET = Source("Dowson and Landau 1982", "https://doi.org/10.1016/0047-259X%2882%2990077-X")
 
 ZERO, ONE, TWO = constant("0"), constant("1"), constant("2")
 EQUALS, PLUS, MINUS, COMMA, SLASH = operator("="), operator("+"), operator("−", "-"), operator(","), operator("/")
 BECOMES, FOLLOWS = operator("←", r"\leftarrow"), operator("∼", r"\sim")
-d, f, p, s, t, u, v, w, x, y, z, L, T, P, Q, W = (identifier(letter) for letter in "dfpstuvwxyzLTPQW")
+d, e, f, h, p, r, s, t, u, v, w, x, y, z, D, L, T, P, Q, W = (identifier(letter) for letter in "defhprstuvwxyzDLTPQW")
+lamda, prime = identifier("λ", r"\lambda"), operator("′", r"\prime")
 alpha, beta, gamma, epsilon = (
     identifier(letter, rf"\{name}")
     for letter, name in (("α", "alpha"), ("β", "beta"), ("γ", "gamma"), ("ε", "epsilon"))
@@ -80,14 +86,17 @@ eta, theta, mu, sigma, covariance = (
 )
 null_label = identifier("∅", r"\varnothing")
 x_0, x_t, x_s, x_0_hat = sub(x, ZERO), sub(x, t), sub(x, s), sub(hat(x), ZERO)
+x_0_hat_before = sub_power(hat(x), ZERO, prime)
 x_previous = sub(x, t, MINUS, ONE)
 alpha_t, beta_t, sigma_t, v_t = sub(alpha, t), sub(beta, t), sub(sigma, t), sub(v, t)
 beta_first, beta_last = sub(beta, ONE), sub(beta, T)
 alpha_bar_t, alpha_bar_s, alpha_bar_previous = sub(bar(alpha), t), sub(bar(alpha), s), sub(bar(alpha), t, MINUS, ONE)
-signal_left = root(alpha_bar_t)
+signal_left, signal_first, signal_last = root(alpha_bar_t), root(sub(bar(alpha), ONE)), root(sub(bar(alpha), T))
 noise_t, noise_s, noise_previous = (
     row(ONE, MINUS, alpha_bar) for alpha_bar in (alpha_bar_t, alpha_bar_s, alpha_bar_previous)
 )
+sigma_s, w_t, snr_t = sub(sigma, s), sub(w, t), sub(text("SNR"), t)
+SIGNAL_TO_NOISE = fraction(alpha_bar_t, noise_t)
 progress = fraction(row(t, MINUS, ONE), row(T, MINUS, ONE))
 standard_normal = identifier("𝒩", r"\mathcal{N}") + parentheses(ZERO, COMMA, identifier("I", r"\mathbf{I}"))
 expectation = sub(identifier("𝔼", r"\mathbb{E}"), t, COMMA, x_0, COMMA, epsilon)
@@ -174,7 +183,7 @@ TARGETS = {
         "What is learnt",
         (loss(epsilon, answer(epsilon)),),
         "The network sees a noisy state and its timestep, and guesses the noise that is in it. The loss is the mean"
-        " squared error of the guess, the same for all timesteps.",
+        " squared error of the guess.",
         DDPM,
         "eq. 14 and algorithm 1",
     ),
@@ -226,6 +235,46 @@ ESTIMATES = {
     ),
 }
 
+ZERO_TERMINAL_SNR = Equation(
+    "zero_terminal_snr",
+    "Ending in pure noise",
+    (
+        signal_left + BECOMES
+        + fraction(signal_first, row(signal_first, MINUS, signal_last))
+        + parentheses(signal_left, MINUS, signal_last),
+    ),
+    "Shifted and scaled, the share of the data that is left ends at nought, as sampling assumes when it starts from"
+    " noise alone, and the first step stays as it is.",
+    LIN,
+    "algorithm 1",
+)  # fmt: skip
+
+LOSS_WEIGHTS = {
+    "min_snr": Equation(
+        "min_snr",
+        "What an error weighs",
+        (w_t + EQUALS + operator("min", r"\min") + parentheses(snr_t, COMMA, gamma), snr_t + EQUALS + SIGNAL_TO_NOISE),
+        "The error of the implied data counts in proportion to the signal-to-noise ratio, but no more than *γ* times:"
+        " the many easy, nearly clean states don't outweigh the others. Whatever the network guesses, its error is"
+        " weighted so that this comes out.",
+        MIN_SNR,
+        "section 3.4",
+    ),
+    "p2": Equation(
+        "p2",
+        "What an error weighs",
+        (
+            w_t + EQUALS + fraction(ONE, power(parentheses(ONE, PLUS, snr_t), gamma)),
+            snr_t + EQUALS + SIGNAL_TO_NOISE,
+        ),
+        "The error of the guessed noise counts less where little noise is left, so that the coarse content, which is"
+        " decided at higher noise, is learnt first. Whatever the network guesses, its error is weighted so that this"
+        " comes out.",
+        P2,
+        "eq. 8",
+    ),
+}  # fmt: skip
+
 STEPS = {
     "ddpm": Equation(
         "ddpm",
@@ -236,7 +285,8 @@ STEPS = {
             sub_power(sigma, t, TWO) + EQUALS + fraction(noise_previous, noise_t) + beta_t,
         ),
         "The state one step earlier is a weighted mean of the implied data and the present state, plus a little"
-        " fresh noise *z*; the last step adds none. Where timesteps are left out, *t* − 1 is the next one visited.",
+        " fresh noise *z*; the last step adds none. Where timesteps are left out, *t* − 1 is the next one visited."
+        " With `variance_type: fixed_large` the variance of that noise is *β* itself.",
         DDPM,
         "eq. 7 and algorithm 2",
     ),
@@ -253,6 +303,38 @@ STEPS = {
         " less of it. Where *η* is nought nothing is drawn, and the same start always gives the same sample.",
         DDIM,
         "eq. 12 and 16",
+    ),
+    "dpm_solver": Equation(
+        "dpm_solver",
+        "A step of DPM-Solver++",
+        (
+            x_s + EQUALS + root(fraction(noise_s, noise_t)) + x_t + MINUS + root(alpha_bar_s)
+            + parentheses(power(e, MINUS, h), MINUS, ONE) + D,
+            h + EQUALS + sub(lamda, s) + MINUS + sub(lamda, t),
+            sub(lamda, t) + EQUALS + operator("log", r"\log") + root(fraction(alpha_bar_t, noise_t)),
+            D + EQUALS + parentheses(ONE, PLUS, fraction(ONE, row(TWO, r))) + x_0_hat
+            + MINUS + fraction(ONE, row(TWO, r)) + x_0_hat_before,
+        ),
+        "Only the implied data have to be guessed between timesteps; all else is solved exactly. *D* continues the line"
+        " from the data implied at the timestep before (primed) to those implied now; *r* is the length of that step in"
+        " *λ*, measured in steps *h*. The first and the last step take the implied data as they are.",
+        DPM_SOLVER,
+        "algorithm 2",
+    ),
+    "heun": Equation(
+        "heun",
+        "A step of Heun's method",
+        (
+            x_s + EQUALS + x_t + PLUS + parentheses(sigma_s, MINUS, sigma_t)
+            + fraction(row(sub(d, t), PLUS, sub(d, s)), TWO),
+            sub(d, t) + EQUALS + fraction(row(x_t, MINUS, x_0_hat), sigma_t),
+            sigma_t + EQUALS + root(fraction(noise_t, alpha_bar_t)),
+        ),
+        "Here states are not shrunk: *x* is data plus noise of deviation *σ*. A first step along the slope *d* shows"
+        " the slope at its end; the step that counts goes along the mean of the two, and needs two evaluations of the"
+        " network. The last one, to *σ* = 0, needs one.",
+        KARRAS,
+        "algorithm 1",
     ),
 }  # fmt: skip
 
@@ -321,7 +403,9 @@ def equations_of(model: Model, sampling: Sampling, metric_names: Collection[str]
     candidates = (
         ADDING_NOISE,
         SCHEDULES.get(model.schedule.name),
+        ZERO_TERMINAL_SNR if model.schedule.rescale_betas_zero_snr else None,
         TARGETS.get(prediction_type),
+        LOSS_WEIGHTS.get(model.training.loss_weight.name),
         AVERAGE if model.training.ema_decay else None,
         LABEL_DROPOUT if model.training.label_dropout else None,
         ESTIMATES.get(prediction_type),
@@ -337,7 +421,9 @@ EQUATIONS_BY_KEY = {
     for equation in (
         ADDING_NOISE,
         *SCHEDULES.values(),
+        ZERO_TERMINAL_SNR,
         *TARGETS.values(),
+        *LOSS_WEIGHTS.values(),
         AVERAGE,
         *ESTIMATES.values(),
         *STEPS.values(),

@@ -53,6 +53,11 @@ def has_network(name: str) -> Callable[[Model, Sampling], bool]:
     return lambda model, sampling: model.network.name == name
 
 
+def has_loss_weight(name: str) -> Callable[[Model, Sampling], bool]:
+    """Rungs whose loss is weighted so."""
+    return lambda model, sampling: model.training.loss_weight.name == name
+
+
 EXCERPTS = (
     Excerpt(
         "add_noise",
@@ -61,11 +66,28 @@ EXCERPTS = (
         "add_noise",
         lambda model, sampling: not model.schedulers.training.startswith("diffusers_"),
     ),
+    Excerpt(
+        "min_snr_weight",
+        "The error is weighted",
+        "diffusion/targets.py",
+        "min_snr_weight",
+        has_loss_weight("min_snr"),
+    ),
+    Excerpt("p2_weight", "The error is weighted", "diffusion/targets.py", "p2_weight", has_loss_weight("p2")),
     Excerpt("draw_batch", "A batch is drawn", "training/loop.py", "draw_batch", always),
     Excerpt("losses_of", "The loss is computed", "training/loop.py", "losses_of", always),
     Excerpt("reverse_process", "Samples are drawn", "sampling/loop.py", "reverse_process", always),
     Excerpt("ddpm_step", "One step of DDPM", "schedulers/ddpm.py", "DDPMScheduler.step", uses_own("ddpm")),
     Excerpt("ddim_step", "One step of DDIM", "schedulers/ddim.py", "DDIMScheduler.step", uses_own("ddim")),
+    Excerpt(
+        "dpm_solver_step",
+        "One step of DPM-Solver++",
+        "schedulers/dpm_solver.py",
+        "DPMSolverMultistepScheduler.step",
+        uses_own("dpm_solver"),
+    ),
+    Excerpt("heun_step", "One step of Heun", "schedulers/heun.py", "HeunDiscreteScheduler.step", uses_own("heun")),
+    Excerpt("mlp", "Through the MLP", "networks/mlp.py", "MLP.forward", has_network("mlp")),
     Excerpt("unet", "Through the U-Net", "networks/unet.py", "UNet.forward", has_network("unet")),
     Excerpt(
         "diffusers_unet", "The library's U-Net", "networks/diffusers_unet.py", "build", has_network("diffusers_unet")

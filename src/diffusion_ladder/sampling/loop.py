@@ -81,10 +81,14 @@ def reverse_process(
         x = step.prev_sample
 
 
-def frame_indices(steps: int, frames: int) -> list[int]:
-    """At most `frames` step indices in [0, steps), evenly spaced, the first and the last among them."""
-    count = min(frames, steps)
-    return [round(i * (steps - 1) / max(1, count - 1)) for i in range(count)]
+def frame_indices(timesteps: Sequence[float], frames: int) -> list[int]:
+    """At most `frames` indices of timesteps, evenly spaced, the first and the last among them.
+
+    Where a timestep is visited twice (Heun), it is the second visit, to the corrected state.
+    """
+    last_visits = [i for i, t in enumerate(timesteps) if i + 1 == len(timesteps) or timesteps[i + 1] != t]
+    count = min(frames, len(last_visits))
+    return [last_visits[round(i * (len(last_visits) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> tuple[Any, dict[str, Any]]:
@@ -162,7 +166,7 @@ def draw_samples(
     for indices in own.split(settings.batch_size):
         labels = (indices // per_class).to(device_of(rung)) if rung.num_classes else None
         scheduler, step_options = sampler_for(sampler, rung, settings, steps)  # anew: it remembers where it is
-        frames = frame_indices(len(scheduler.timesteps), settings.trajectory_frames)
+        frames = frame_indices(scheduler.timesteps.tolist(), settings.trajectory_frames)
         x_T, generators = noise_of(rung, indices % per_class, seed)
         predict = guided(rung, labels, settings, precision)
         process = reverse_process(predict, scheduler, x_T, generators, **step_options)
