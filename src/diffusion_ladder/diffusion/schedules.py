@@ -160,8 +160,10 @@ def signal_and_noise_scales(alpha_bar_t: Tensor | float, x: Tensor) -> tuple[Ten
 
     alpha_bar_t: a number or (), for a batch that shares its timestep, or (B,) float64 beside x (B, ...).
     """
-    if not isinstance(alpha_bar_t, Tensor) or alpha_bar_t.ndim == 0:  # plain numbers suit every device and dtype
-        return math.sqrt(alpha_bar_t), math.sqrt(1 - float(alpha_bar_t))
+    if not isinstance(alpha_bar_t, Tensor):
+        return math.sqrt(alpha_bar_t), math.sqrt(1 - alpha_bar_t)
+    if alpha_bar_t.ndim == 0:  # plain numbers suit every device and dtype
+        return alpha_bar_t.sqrt().item(), (1 - alpha_bar_t).sqrt().item()
     alpha_bar_t = alpha_bar_t.reshape(-1, *[1] * (x.ndim - 1))  # (B, 1, ..., 1)
     signal, noise = alpha_bar_t.sqrt(), (1 - alpha_bar_t).sqrt()
     return signal.to(x.dtype).to(x.device), noise.to(x.dtype).to(x.device)

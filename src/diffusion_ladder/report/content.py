@@ -17,6 +17,7 @@ from diffusion_ladder.report.equations import Equation, equations_of
 from diffusion_ladder.report.excerpts import Excerpt, excerpts_of, source_of
 from diffusion_ladder.report.metrics import Fact, Metric, facts_of, headline_of, metrics_of
 from diffusion_ladder.report.rendering import number
+from diffusion_ladder.report.schedulers import SchedulerReport, scheduler_report
 
 REPORTS = Path("reports")
 MEDIA_TYPES = {"PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "JPEG": "image/jpeg"}
@@ -138,6 +139,7 @@ class Report:
     chapters: list[Chapter]
     cards: dict[str, Mapping[str, Any]]
     sources: dict[str, str]
+    schedulers: SchedulerReport | None
     limitations: list[str]
     parameters: Parameters
 
@@ -178,7 +180,9 @@ class Reader:
         sources = {chapter.model.dataset: words.about_source(chapter.dataset) for chapter in chapters}
         metric_names = [metric.key for chapter in chapters for metric in chapter.metrics]
         notes = words.limitations(self.parameters, cards, metric_names)
-        return Report(chapters, cards, sources, notes, self.parameters)
+        measured = self.json("reports", "metrics", "schedulers.json")
+        schedulers = scheduler_report(measured, self.parameters.scheduler_comparison)
+        return Report(chapters, cards, sources, schedulers, notes, self.parameters)
 
     def chapter(self, key: str) -> Chapter:
         """One rung."""

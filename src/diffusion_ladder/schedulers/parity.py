@@ -1,0 +1,208 @@
+"""The samplers written here beside diffusers': full loops with the same network and the same noise, state by state.
+
+Both walk from the same noise with the network that is perfect for Gaussian data, whose samples keep a sane size. Two
+states a and b (diffusers') differ by max|a - b| / max|b|; what counts is the largest difference on the whole way.
+
+In float32 diffusers' schedulers are taken as they are. In float64 they can't be: they multiply up alpha_bar, and from
+it derive sigma, in float32, whatever the samples are. So there they are given alpha_bar and sigma in float64; all that
+they do with them is theirs. DPM-Solver++ also rounds each state to float32 (see `Float64Sample`).
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import schedulers as diffusers_schedulers
+from torch import Tensor
+
+from diffusion_ladder import schedulers
+from diffusion_ladder.diffusion.exact import gaussian_x0, prediction_of
+from diffusion_ladder.diffusion.targets import PREDICTION_TYPES
+from diffusion_ladder.params import SchedulerComparison
+from diffusion_ladder.randomness import generator
+
+ALL_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+SPACINGS = ("leading", "linspace", "trailing")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+RESCALED = "rescaled"  # the group of the schedules with zero terminal SNR
+
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler as both libraries have it.
+
+    Attributes:
+        class_name: in both.
+        schedules: the noise schedules that diffusers has for it.
+        rescales: whether diffusers can rescale them to zero terminal SNR.
+        draws: whether it adds noise.
+        rounds: whether diffusers rounds each state to float32.
+        eta: DDIM's share of DDPM's noise.
+    """
+
+    class_name: str
+    schedules: tuple[str, ...]
+    rescales: bool
+    draws: bool
+    rounds: bool = False
+    eta: float | None = None
+
+    def pair(self, **config: Any) -> tuple[Any, Any]:
+        """Our scheduler and diffusers', configured alike."""
+        families = (schedulers, diffusers_schedulers)
+        ours, theirs = (getattr(family, self.class_name)(**config) for family in families)
+        return ours, theirs
+
+
+SAMPLERS = {
+    "ddpm": Sampler("DDPMScheduler", ALL_SCHEDULES, rescales=True, draws=True),
+    "ddim_eta_0": Sampler("DDIMScheduler", ALL_SCHEDULES[:3], rescales=True, draws=True, eta=0.0),
+    "ddim_eta_1": Sampler("DDIMScheduler", ALL_SCHEDULES[:3], rescales=True, draws=True, eta=1.0),
+    "dpm_solver": Sampler("DPMSolverMultistepScheduler", ALL_SCHEDULES[:3], rescales=True, draws=False, rounds=True),
+    "heun": Sampler("HeunDiscreteScheduler", ALL_SCHEDULES[:3], rescales=False, draws=False),
+}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One run of both schedulers, from noise to samples."""
+
+    sampler: str
+    schedule: str
+    rescaled: bool
+    dtype: str
+    prediction_type: str
+    spacing: str
+    steps: int
+
+    @property
+    def group(self) -> str:
+        """The key under which its difference is reported, such as `ddpm_linear_float32`."""
+        return f"{self.sampler}_{RESCALED if self.rescaled else self.schedule}_{self.dtype}"
+
+    def config(self, settings: SchedulerComparison) -> dict[str, Any]:
+        """The arguments of both constructors."""
+        config = {
+            "num_train_timesteps": settings.T,
+            "beta_start": settings.beta_start,
+            "beta_end": settings.beta_end,
+            "beta_schedule": self.schedule,
+            "prediction_type": self.prediction_type,
+            "timestep_spacing": self.spacing,
+        }
+        if SAMPLERS[self.sampler].rescales:
+            config["rescale_betas_zero_snr"] = self.rescaled
+        if SAMPLERS[self.sampler].draws:
+            config["clip_sample"] = False  # which would hide differences; the others don't clip by default
+        return config
+
+
+def loops(settings: SchedulerComparison) -> list[Loop]:
+    """All loops: short ones over everything, and long ones with v-prediction, which suits every schedule.
+
+    Epsilon and zero terminal SNR exclude each other.
+    """
+    found = []
+    for (name, sampler), rescaled, dtype in itertools.product(SAMPLERS.items(), (False, True), DTYPES):
+        for schedule in sampler.schedules if sampler.rescales or not rescaled else ():
+            types = PREDICTION_TYPES[1:] if rescaled else PREDICTION_TYPES  # without epsilon
+            cases = [*itertools.product(types, SPACINGS, settings.steps), ("v_prediction", "trailing", settings.long_steps)]
+            found += [Loop(name, schedule, rescaled, dtype, *case) for case in cases]
+    return found
+
+
+class Float64Sample(Tensor):
+    """A float64 sample that declines the cast to float32 with which each step of diffusers' DPM-Solver++ begins."""
+
+    def to(self, *arguments: Any, **options: Any) -> Tensor:
+        """The sample itself where float32 is asked for, and as always for everything else."""
+        return self if arguments == (torch.float32,) else super().to(*arguments, **options)
+
+
+def give_float64(theirs: Any, alpha_bar: Tensor) -> None:
+    """Replace what diffusers' scheduler, its timesteps set, has computed in float32; alpha_bar (T,) float64."""
+    theirs.alphas_cumprod = alpha_bar
+    if hasattr(theirs, "sigmas"):
+        sigma = ((1 - alpha_bar) / alpha_bar).sqrt().numpy()
+        visited = np.interp(theirs.timesteps.double().numpy(), np.arange(len(sigma)), sigma)
+        theirs.sigmas = torch.from_numpy(np.append(visited, 0.0))  # 0 for the data
+
+
+def perfect_network(prediction_type: str, timesteps: Tensor, alpha_bar: Tensor, mean: float, std: float) -> Network:
+    """The best predictions for data N(mean, std^2), which are linear in x_t.
+
+    timesteps: (steps,), which may be fractions; alpha_bar: (T,) float64.
+    """
+    visited = torch.from_numpy(np.interp(timesteps.double().numpy(), np.arange(len(alpha_bar)), alpha_bar.numpy()))
+    x = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(len(visited), 2)  # where the line is probed
+    probes = prediction_of(prediction_type, gaussian_x0(x, visited, mean, std), x, visited)  # (steps, 2)
+    lines = dict(zip(timesteps.tolist(), probes.tolist(), strict=True))
+
+    def predict(x_t: Tensor, t: Tensor) -> Tensor:
+        at_zero, at_one = lines[t.item()]
+        return at_zero + (at_one - at_zero) * x_t
+
+    return predict
+
+
+def walk(scheduler: Any, network: Network, x: Tensor, **step_options: Any) -> Iterator[Tensor]:
+    """The states of a scheduler with its timesteps set, from x (B, D) in the scheduler's own scale to the samples."""
+    for t in scheduler.timesteps:
+        prediction = network(scheduler.scale_model_input(x, t), t)
+        x = scheduler.step(prediction, t, x, **step_options).prev_sample
+        yield x.as_subclass(Tensor)
+
+
+def largest_difference(loop: Loop, settings: SchedulerComparison, seed: int) -> float | None:
+    """The largest relative difference between the two schedulers' states; None where diffusers' become NaN."""
+    sampler, dtype = SAMPLERS[loop.sampler], DTYPES[loop.dtype]
+    ours, theirs = sampler.pair(**loop.config(settings))
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(loop.steps)
+    if dtype == torch.float64:
+        give_float64(theirs, ours.schedule.alpha_bar)
+    network = perfect_network(
+        loop.prediction_type, ours.timesteps, ours.schedule.alpha_bar, settings.data_mean, settings.data_std
+    )
+
+    def states(scheduler: Any, kind: type[Tensor] = Tensor) -> Iterator[Tensor]:
+        draws = generator(seed, "compare_schedulers")
+        x = torch.randn(settings.sample_shape, generator=draws, dtype=torch.float64).to(dtype)
+        options: dict[str, Any] = {"generator": draws} if sampler.draws else {}
+        options |= {} if sampler.eta is None else {"eta": sampler.eta}
+        x = (x * float(theirs.init_noise_sigma)).as_subclass(kind)
+        return walk(scheduler, network, x, **options)
+
+    keeps_float64 = sampler.rounds and dtype == torch.float64
+    expected = torch.stack([*states(theirs, Float64Sample if keeps_float64 else Tensor)])  # (steps, B, D)
+    if not expected.isfinite().all():
+        return None
+    found = torch.stack([*states(ours)])
+    differences = (found - expected).abs().amax(dim=(1, 2)) / expected.abs().amax(dim=(1, 2))  # (steps,)
+    return differences.max().item() if found.isfinite().all() else math.inf
+
+
+def differences_by_group(
+    settings: SchedulerComparison, seed: int, progress: Callable[[], object]
+) -> dict[str, int | float]:
+    """The largest difference of each group of loops, and how many loops there are.
+
+    Those in which diffusers' scheduler ends in NaN are counted apart: DDIM at eta = 1 takes the root of what is left
+    of the variance, which is 0 at zero terminal SNR, and a little less after rounding.
+    """
+    found: dict[str, int | float] = {"loops": 0, "nan_loops_of_diffusers": 0}
+    for loop in loops(settings):
+        difference = largest_difference(loop, settings, seed)
+        found["loops"] += 1
+        if difference is None:
+            found["nan_loops_of_diffusers"] += 1
+        else:
+            found[loop.group] = max(difference, found.get(loop.group, 0.0))
+        progress()
+    return found
