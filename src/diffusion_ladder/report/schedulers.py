@@ -49,12 +49,12 @@ class SchedulerReport:
     Attributes:
         loops: how many were run.
         nan_loops: in how many diffusers' scheduler ended in NaN.
-        steps: of the loops, the long ones last.
+        steps: of the loops, in words, the long ones last.
     """
 
     loops: int
     nan_loops: int
-    steps: list[int]
+    steps: str
     samplers: list[str]
     tables: list[DifferenceTable]
 
@@ -67,7 +67,7 @@ def scheduler_report(raw: Mapping[str, Any], settings: SchedulerComparison) -> S
     return SchedulerReport(
         loops=values["loops"],
         nan_loops=values.get("nan_loops_of_diffusers", 0),
-        steps=[*settings.steps, settings.long_steps],
+        steps=f"{', '.join(map(number, settings.steps))} and {number(settings.long_steps)}",
         samplers=list(SAMPLERS.values()),
         tables=[difference_table(values, dtype, limit) for dtype, limit in settings.limits.items()],
     )

@@ -112,8 +112,9 @@ def loops(settings: SchedulerComparison) -> list[Loop]:
     for (name, sampler), rescaled, dtype in itertools.product(SAMPLERS.items(), (False, True), DTYPES):
         for schedule in sampler.schedules if sampler.rescales or not rescaled else ():
             types = PREDICTION_TYPES[1:] if rescaled else PREDICTION_TYPES  # without epsilon
-            cases = [*itertools.product(types, SPACINGS, settings.steps), ("v_prediction", "trailing", settings.long_steps)]
-            found += [Loop(name, schedule, rescaled, dtype, *case) for case in cases]
+            short = itertools.product(types, SPACINGS, settings.steps)
+            long = ("v_prediction", "trailing", settings.long_steps)
+            found += [Loop(name, schedule, rescaled, dtype, *case) for case in [*short, long]]
     return found
 
 
