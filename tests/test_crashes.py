@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
 TRAIN = [sys.executable, "stages/train.py"]
 STEPS = {"circles": 60, "moons": 60, "mnist_scratch": 12, "mnist_diffusers": 12, "faces": 8}  # of the smoke preset
 
+LOG_EVERY = {"circles": 10, "moons": 10, "mnist_scratch": 4, "mnist_diffusers": 4, "faces": 2}
+
 
 @pytest.fixture(scope="module")
 def project(smoke, tmp_path_factory) -> Path:
@@ -28,7 +30,8 @@ def project(smoke, tmp_path_factory) -> Path:
     shutil.copytree(smoke, folder, ignore=shutil.ignore_patterns("cache", "figures"))
     path = folder / "params.yaml"
     parameters = yaml.safe_load(path.read_text())
-    assert {key: model["training"]["steps"] for key, model in parameters["models"].items()} == STEPS
+    for key, model in parameters["models"].items():
+        assert (model["training"]["steps"], model["training"]["log_every"]) == (STEPS[key], LOG_EVERY[key])
     parameters["checkpoints"]["seconds"] = 0
     path.write_text(yaml.safe_dump(parameters, sort_keys=False))
     return folder
@@ -87,6 +90,8 @@ def train_with_kills(folder: Path, model: str, kills: list[int]) -> list[int]:
         stop(folder, model, process, step, signal.SIGKILL, writing=index % 2 == 1)
         if process.returncode == -signal.SIGKILL:
             hits.append(last_step(folder, model) * (-1 if writes(folder, model) else 1))
+            rows = (folder / f"reports/training/{model}.tsv").read_text().splitlines()[1:]
+            assert len(rows) >= last_step(folder, model) // LOG_EVERY[model]  # the log grows while training goes on
             forget(folder, model)
     finished = run([*TRAIN, model], folder, PYTHONPATH="src")
     assert finished.returncode == 0, finished.stderr

@@ -255,6 +255,21 @@ def test_experiments_run_alone_and_queued_in_a_fresh_clone(smoke, tmp_path):
     assert len(set(distances.values())) == 3
 
 
+def test_dvc_shows_the_logs_of_training_as_charts(smoke):
+    shown = json.loads(run(["dvc", "plots", "show", "--json"], smoke).stdout)
+    assert "errors" not in shown
+    charts = {name: chart["content"]["data"]["values"] for name, (chart,) in shown["data"].items()}
+    logs = {model: (smoke / f"reports/training/{model}.tsv").read_text().splitlines()[1:] for model in MODELS}
+    for model, rows in logs.items():
+        assert [point["loss"] for point in charts[f"reports/training/{model}.tsv"]] == [
+            row.split("\t")[2] for row in rows
+        ]
+        bins = charts[f"dvc.yaml::reports/training/{model}.tsv"]
+        assert {point["field"] for point in bins} == {f"loss_bin_{number}" for number in range(1, 9)}
+        assert len(bins) == 8 * len(rows)
+    assert len(charts["Gradient norm"]) == sum(map(len, logs.values()))
+
+
 def test_the_report_knows_every_metric_that_is_measured(smoke):
     for path in {*(smoke / "reports/metrics").rglob("*.json")} - {smoke / "reports/metrics/schedulers.json"}:
         for key in json.loads(path.read_text()):
