@@ -11,14 +11,11 @@ import sys
 import zlib
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub
 import numpy
 import pyarrow
 import pyarrow.parquet
 import pytest
-from huggingface_hub import errors
 from PIL import Image
 
 from diffusion_ladder.data import drawn_portraits, local_portraits, parallel, portraits
@@ -26,7 +23,6 @@ from diffusion_ladder.data.portrait_table import filter_portraits
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import (
     DicebearSource,
-    HubSource,
     ImagefolderSource,
     LabelFilter,
     ParquetSource,
@@ -187,55 +183,6 @@ def test_options_that_would_be_ignored_are_refused(tmp_path, style, section, opt
         portraits.fetch("dicebear", DicebearSource.model_validate(values), 0, tmp_path)
     one_line(error)
     assert not list(tmp_path.iterdir())
-
-
-def hub_settings(path, **changes):
-    data = path.read_bytes()
-    values = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "repository": "someone/portraits"}
-    return HubSource(**({"revision": "main", "file": "data/train.parquet"} | values | changes))
-
-
-def test_a_hub_file_is_verified_and_kept_as_it_is(drawn, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: asked.append((a, k)) or str(drawn[0]))
-    card = portraits.fetch("hub", hub_settings(drawn[0]), 0, tmp_path)
-    assert asked == [(("someone/portraits", "data/train.parquet"), {"revision": "main", "repo_type": "dataset"})]
-    assert (tmp_path / "portraits.parquet").read_bytes() == drawn[0].read_bytes()
-    assert (card["rows"], card["licence"], card["synthetic"]) == (12, "not stated", False)
-    for change, message in (
-        ({"sha256": "0" * 64}, "has SHA-256"),
-        ({"size": 5}, "has .* bytes, but sources.hub.size is 5"),
-    ):
-        with pytest.raises(UserError, match=message) as error:
-            portraits.fetch("hub", hub_settings(drawn[0], **change), 0, tmp_path / "other")
-        one_line(error)
-    assert not (tmp_path / "other").exists()
-
-
-def hub_error(kind):
-    return kind("two\nlines", response=SimpleNamespace(headers={}, request=None, status_code=404))
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (lambda: errors.LocalEntryNotFoundError("no\nnetwork"), "the hub can't be reached"),
-        (lambda: hub_error(errors.RepositoryNotFoundError), "there is no such data set, or it is private"),
-        (lambda: hub_error(errors.GatedRepoError), "access is restricted"),
-        (lambda: hub_error(errors.RevisionNotFoundError), "revision main: there is no such revision"),
-        (lambda: hub_error(errors.RemoteEntryNotFoundError), "there is no such file"),
-        (lambda: hub_error(errors.HfHubHTTPError), "two lines"),
-        (lambda: OSError(28, "No space left on device"), "No space left"),
-    ],
-)
-def test_a_failing_download_is_explained_in_one_line(drawn, tmp_path, monkeypatch, error, message):
-    def fail(*arguments, **options):
-        raise error()
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(UserError, match=message) as caught:
-        portraits.fetch("hub", hub_settings(drawn[0]), 0, tmp_path)
-    assert "datasets.faces.source to dicebear" in one_line(caught)
 
 
 def test_a_local_parquet_file_is_copied_and_its_path_kept_to_oneself(drawn, tmp_path):

@@ -163,11 +163,12 @@ class DicebearSource(Section):
 
 
 class HubSource(Section):
-    """A parquet file of a hub data set, identified by its hash."""
+    """A parquet file of a hub data set, identified by its hash, and the columns that are read."""
 
-    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: str
-    file: str
+    repository: Annotated[str, Field(pattern=r"^[\w-][\w.-]*/[\w-][\w.-]*$")]
+    revision: Annotated[str, Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")]
+    file: Annotated[str, Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*\.parquet$")]
+    columns: Annotated[list[str], Field(min_length=1)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size: Positive
 
@@ -234,6 +235,8 @@ class Portraits(LabelFilter, Dataset):
             raise ValueError(f"preprocess.class_names: a name stands twice in {self.preprocess.class_names}")
         if self.source == "imagefolder" and self.label_column != FOLDER_COLUMN:
             raise ValueError(f"label_column: images from folders have the label in the column {FOLDER_COLUMN}")
+        if self.source == "hub" and not {"image", self.label_column} <= set(self.sources.hub.columns):
+            raise ValueError(f"sources.hub.columns: needs image and {self.label_column}, which label_column names")
         return self
 
 

@@ -55,10 +55,10 @@ def md5_of_file(path: Path) -> str:
 
 
 def refuse_full_disk(error: OSError, path: Path, size: int) -> None:
-    """Raise UserError if `error` says that the disk is full: trying elsewhere would not help."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """Raise UserError if `error` says that there is no room to write: trying elsewhere would not help."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         raise UserError(
-            f"{path.parent}: no space is left on the device for {path.name} ({size:,} bytes); nothing of it was kept:"
+            f"{path.parent}: {path.name} ({size:,} bytes) can't be written: {error.strerror}; nothing of it was kept:"
             " make room and run again"
         ) from None
 

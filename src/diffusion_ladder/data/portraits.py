@@ -15,16 +15,16 @@ from typing import Any
 import numpy
 import torch
 
-from diffusion_ladder.artifacts import StoredTensor, sha256_of_file, write_bytes
+from diffusion_ladder.artifacts import StoredTensor, write_bytes
 from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.decoding import decode_image, to_pixels, to_square
 from diffusion_ladder.data.drawn_portraits import Portrait, check_options, draw_portraits, plan_portraits, style_facts
-from diffusion_ladder.data.local_portraits import adopt, fetch_folder, fetch_parquet
+from diffusion_ladder.data.hub import fetch_from_hub
+from diffusion_ladder.data.local_portraits import fetch_folder, fetch_parquet
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.parallel import map_in_order
 from diffusion_ladder.data.portrait_table import FILE_NAME, PARQUET_OPTIONS, filtered_batches
 from diffusion_ladder.data.split import Splits, count_duplicates, in_test, refuse_empty_split, row_number
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import DicebearSource, HubSource, ImagefolderSource, ParquetSource, PortraitsPreprocess
 
 # The columns of ashraq/tmdb-celeb-10k, with the names that the library datasets gives their types.
@@ -46,15 +46,6 @@ COLUMNS = {
     "image": "Image",
 }
 ROW_GROUP_ROWS = 500
-# What to say about the hub library's errors, by the name of their class.
-HUB_ERRORS = {
-    "LocalEntryNotFoundError": "the hub can't be reached, and the file is not in its cache: connect to a network",
-    "GatedRepoError": "access is restricted: accept the data set's conditions on the hub and log in (`hf auth login`)",
-    "RepositoryNotFoundError": "there is no such data set, or it is private: check sources.hub.repository or log in",
-    "RevisionNotFoundError": "there is no such revision: check sources.hub.revision",
-    "EntryNotFoundError": "there is no such file: check sources.hub.file",
-}
-GO_ON = "or set datasets.faces.source to dicebear (drawn here) or parquet (a file that you have)"
 
 
 def fetch(
@@ -129,40 +120,6 @@ def portrait_row(portrait: Portrait, picture: bytes) -> dict[str, Any]:
         "popularity": portrait.popularity,
         "image": {"bytes": picture, "path": f"portrait_{portrait.number:05d}.png"},
     }
-
-
-def fetch_from_hub(settings: HubSource, folder: Path) -> dict[str, Any]:
-    """Download a file of a hub data set by its revision, and verify its size and SHA-256."""
-    downloaded = download_from_hub(settings)
-    name = f"{settings.repository}/{settings.file}"
-    size, digest = downloaded.stat().st_size, sha256_of_file(downloaded)
-    if size != settings.size:
-        raise UserError(f"{name} has {size} bytes, but sources.hub.size is {settings.size}")
-    if digest != settings.sha256:
-        raise UserError(f"{name} has SHA-256 {digest}, but sources.hub.sha256 is {settings.sha256}")
-    origin = f"https://huggingface.co/datasets/{settings.repository}/blob/{settings.revision}/{settings.file}"
-    return adopt([downloaded], folder, source="hub", title=settings.repository, origin=origin)
-
-
-def download_from_hub(settings: HubSource) -> Path:
-    """The file in the hub library's cache, downloaded if it isn't there.
-
-    Raises:
-        UserError: no network, no such repository, revision or file, or no right to read it.
-    """
-    import huggingface_hub
-    from huggingface_hub import errors
-    from huggingface_hub.utils import logging
-
-    logging.set_verbosity_error()  # its retries would fill the screen
-    name, revision = settings.file, settings.revision
-    print(f"{settings.repository}/{name}: from the hub, or from its cache", flush=True)
-    try:
-        return Path(huggingface_hub.hf_hub_download(settings.repository, name, revision=revision, repo_type="dataset"))
-    except (OSError, ValueError, RuntimeError, errors.HTTPError, errors.XetDownloadError) as error:
-        known = [HUB_ERRORS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in HUB_ERRORS]
-        reason = known[0] if known else " ".join(str(error).split())
-    raise UserError(f"{settings.repository}/{name} at revision {revision}: {reason}; {GO_ON}")
 
 
 def preprocess(folder: Path, settings: PortraitsPreprocess) -> Splits:
