@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 REPORT := $(CURDIR)/reports/index.html
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro venv test test-quick lint smoke verify serve clean
+.PHONY: help repro venv test test-quick lint bench smoke verify serve clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	dvc repro
@@ -33,6 +33,10 @@ lint: venv  ## ruff (lint and format) and mypy
 	ruff check .
 	ruff format --check .
 	mypy
+
+bench: venv  ## the benchmarks, each beside its peer; writes benchmarks/results/ and benchmarks/README.md
+	python benchmarks/training.py
+	python benchmarks/profiles.py
 
 smoke: venv  ## the whole graph on next to nothing, in a scratch copy
 	rm -rf .smoke

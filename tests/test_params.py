@@ -94,6 +94,9 @@ INCONSISTENT = [
     ("models.circles.schedule.rescale_betas_zero_snr", True, "epsilon-prediction is undefined at zero terminal SNR"),
     ("sampling.circles.clip_sample", True, "sampling.circles.clip_sample: true would cut off circles"),
     ("sampling.moons.thresholding", True, "sampling.moons.thresholding: true would cut off moons"),
+    ("models.circles.training.flip", True, "models.circles.training.flip: circles are points, which have no mirror"),
+    ("models.faces.training.pairing", "optimal_transport", "optimal_transport is for points, which faces are not"),
+    ("models.circles.training.pairing", "optimal_transport", "models.circles.schedulers.sampling: ddpm adds noise"),
     ("models.circles.schedulers.sampling", "dpm_solver", "sampling.circles.steps: with leading spacing dpm_solver"),
 ]
 
@@ -122,6 +125,16 @@ def test_samplers_are_held_against_the_schedule_and_the_clipping(tmp_path):
         check_consistency(validate(values, "params.yaml"))
     model["schedulers"]["comparison"] = "dpm_solver"
     check_consistency(validate(values, "params.yaml"))
+
+
+def test_optimal_transport_is_accepted_with_samplers_that_add_no_noise():
+    values = load_yaml("params.yaml")
+    values["models"]["circles"]["training"]["pairing"] = "optimal_transport"
+    values["models"]["circles"]["schedulers"] |= {"sampling": "ddim", "comparison": "heun"}
+    check_consistency(validate(values, "params.yaml"))
+    values["sampling"]["circles"]["eta"] = 0.5
+    with pytest.raises(ParameterError, match=r"schedulers\.sampling: ddim adds noise \(eta = 0\.5\)"):
+        check_consistency(validate(values, "params.yaml"))
 
 
 @pytest.mark.parametrize("model", ["mnist_scratch", "mnist_diffusers"])

@@ -31,6 +31,7 @@ from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.rendering import TEMPLATES, number, prose, size, with_spread
 from diffusion_ladder.report.run_page import bars_of, duration, read_records, run_page, write_run_page
+from diffusion_ladder.report.words import about_training
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARAMETERS = load_parameters(REPOSITORY / "params.yaml")
@@ -320,6 +321,16 @@ def test_templates_state_no_measurements():
     for template in TEMPLATES.glob("*.j2"):
         prose_only = re.sub(r"\{[{%#].*?[}%#]\}|<[^>]*>|\|[-:| ]+\|", " ", template.read_text(), flags=re.DOTALL)
         assert re.findall(r".*\d.*", prose_only.replace("SHA-256", "")) == [], template.name
+
+
+def test_options_of_training_are_told_where_they_are_on_and_only_there():
+    model = load_parameters().models["circles"]
+    assert about_training(model) == ""
+    options = {"optimiser": "muon", "flip": True, "pairing": "optimal_transport"}
+    for name, value in options.items():
+        training = model.training.model_copy(update={name: value})
+        text = about_training(model.model_copy(update={"training": training}))
+        assert [option for option in options if f"`{option}`" in text] == [name]
 
 
 @pytest.mark.parametrize("module", ["words", "metrics"])

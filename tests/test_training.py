@@ -1,16 +1,27 @@
 """The training loop against a plain rewriting of algorithm 1, and against closed forms."""
 
 from collections import Counter
+from itertools import permutations
 
 import pytest
 import torch
 from torch import nn
 
-from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.data.normalise import IMAGES, Normalisation
 from diffusion_ladder.params import LossWeight, MLPNetwork, Schedule, Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
-from diffusion_ladder.training.loop import batch_indices, draw_batch, learning_rate_at, losses_of, train, zero_loss
+from diffusion_ladder.training.loop import (
+    batch_indices,
+    draw_batch,
+    initial_state,
+    learning_rate_at,
+    losses_of,
+    train,
+    zero_loss,
+)
+from diffusion_ladder.training.optimisers import build_optimiser
+from diffusion_ladder.training.pairing import transported
 
 SCHEDULE = Schedule(
     name="linear",
@@ -30,11 +41,14 @@ TRAINING = Training(
     learning_rate=1e-2,
     warmup_steps=4,
     weight_decay=0.0,
+    optimiser="adamw",
     adam_betas=[0.9, 0.99],
     gradient_clip=1.0,
     ema_decay=0.9,
     ema_warmup=10,
     label_dropout=0.0,
+    flip=False,
+    pairing="independent",
     loss_weight=UNIFORM,
     log_every=5,
 )
@@ -250,3 +264,74 @@ def test_bf16_and_float32_losses_agree_within_two_percent():
         losses[precision] = [float(step.loss) for step in steps]
     assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=0.02)
     assert losses[torch.bfloat16] != losses[torch.float32]
+
+
+def test_optimal_transport_pairs_as_an_exhaustive_search_does_and_keeps_every_noise():
+    random = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(6, 2, generator=random), torch.randn(6, 2, generator=random)
+    paired = transported(x0, noise)
+    orders = [torch.tensor(order) for order in permutations(range(6))]
+    least = min(float((x0 - noise[order]).square().sum()) for order in orders)
+    assert float((x0 - paired).square().sum()) == pytest.approx(least, rel=1e-6)
+    assert sorted(map(tuple, paired.tolist())) == sorted(map(tuple, noise.tolist()))
+
+
+def test_paired_batches_differ_from_independent_ones_in_the_order_of_the_noise_alone():
+    data, labels = points(), torch.zeros(100, dtype=torch.int64)
+    settings = TRAINING.model_copy(update={"pairing": "optimal_transport"})
+    independent, paired = (draw_batch(new_rung(), data, labels, each, 3, 0) for each in (TRAINING, settings))
+    assert torch.equal(independent.x0, paired.x0)
+    assert torch.equal(independent.timesteps, paired.timesteps)
+    assert not torch.equal(independent.noise, paired.noise)
+    assert torch.equal(independent.noise.sort(dim=0).values, paired.noise.sort(dim=0).values)
+
+
+def test_half_of_the_images_are_mirrored_and_nothing_else_changes():
+    images = torch.arange(16, dtype=torch.uint8).reshape(1, 1, 4, 4).expand(8, -1, -1, -1)
+    rung = new_rung(sample_shape=(1, 4, 4), normalisation=IMAGES)
+    settings = TRAINING.model_copy(update={"flip": True, "batch_size": 1000})
+    plain, flipped = (
+        draw_batch(rung, images, torch.zeros(8), each, 0, 0)
+        for each in (settings.model_copy(update={"flip": False}), settings)
+    )
+    mirrored = (flipped.x0 == plain.x0.flip(3)).flatten(1).all(1)
+    assert ((flipped.x0 == plain.x0).flatten(1).all(1) | mirrored).all()
+    assert 430 < int(mirrored.sum()) < 570  # 4.4 standard deviations of 1000 fair coins
+    assert torch.equal(flipped.noise, plain.noise)
+
+
+def flatness(matrix):
+    """Median of the singular values over the largest: 1 where all are alike."""
+    values = torch.linalg.svdvals(matrix)
+    return float(values.median() / values.max())
+
+
+def test_muon_makes_the_singular_values_of_a_hidden_matrix_update_alike_and_adamw_keeps_the_rest():
+    networks, before, names = [], [], set()
+    for settings in (TRAINING.model_copy(update={"optimiser": "muon"}), TRAINING):
+        network = build_network(NETWORK, (2,), None, 0, "test")
+        before.append({name: parameter.detach().clone() for name, parameter in network.named_parameters()})
+        optimiser = build_optimiser(network, settings, 2)
+        x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
+        (network(x, torch.arange(256)) - x).square().sum().backward()
+        for group in optimiser.param_groups:
+            group["lr"] = 0.1
+        optimiser.step()
+        networks.append(dict(network.named_parameters()))
+    muon, adam = networks
+    names = {name for name in muon if not torch.equal(muon[name], adam[name])}
+    linear = {f"layers.0.{part}.weight" for part in ("linear_1", "linear_2", "time_projection")}
+    assert names == linear | {"time_embedding.linear_1.weight", "time_embedding.linear_2.weight"}
+    for name in linear:
+        update = (muon[name] - before[0][name]).detach()
+        assert flatness(update) > 2 * flatness(muon[name].grad), name
+
+
+def test_muon_lowers_the_loss_and_keeps_all_its_moments_in_one_state():
+    settings = TRAINING.model_copy(update={"optimiser": "muon", "steps": 200})
+    rung, data, labels = new_rung(), points(1000), torch.zeros(1000, dtype=torch.int64)
+    state = initial_state(rung, settings)
+    steps = train(rung, build_scheduler("ddpm", SCHEDULE), data, labels, settings, 0, state=state)
+    losses = [float(step.loss) for step in steps]
+    assert sum(losses[-50:]) / 50 < 0.7
+    assert set(state.optimiser.state) == set(rung.network.parameters())

@@ -24,6 +24,7 @@ def check_consistency(parameters: Parameters) -> None:
         check_sizes(parameters, name, model)
         check_schedule(name, model)
         check_range(parameters, name, model)
+        check_options(parameters, name, model)
         check_samplers(name, model, parameters.sampling[name])
         drawn, compared = parameters.sampling[name].count, parameters.evaluation[name].sample_count
         if compared > drawn:
@@ -78,6 +79,24 @@ def check_range(parameters: Parameters, name: str, model: Model) -> None:
     for key in ("clip_sample", "thresholding"):
         if parameters.datasets[model.dataset].kind == "points" and getattr(sampling, key):
             raise ParameterError(f"sampling.{name}.{key}: true would cut off {model.dataset}, points outside [-1, 1]")
+
+
+def check_options(parameters: Parameters, name: str, model: Model) -> None:
+    """Images alone can be mirrored, and points alone be paired; what is then learnt suits samplers without noise."""
+    points, key = parameters.datasets[model.dataset].kind == "points", f"models.{name}.training"
+    if model.training.flip and points:
+        raise ParameterError(f"{key}.flip: {model.dataset} are points, which have no mirror image")
+    if model.training.pairing == "independent":
+        return
+    if not points:
+        raise ParameterError(f"{key}.pairing: optimal_transport is for points, which {model.dataset} are not")
+    for use in ("sampling", "comparison"):
+        sampler, eta = getattr(model.schedulers, use), parameters.sampling[name].eta
+        if sampler.endswith("ddpm") or (sampler.endswith("ddim") and eta > 0):
+            raise ParameterError(
+                f"models.{name}.schedulers.{use}: {sampler} adds noise (eta = {eta:g}), which needs noise and data "
+                "independent in training; with pairing: optimal_transport take ddim with eta 0, dpm_solver or heun"
+            )
 
 
 def check_samplers(name: str, model: Model, sampling: Sampling) -> None:

@@ -362,11 +362,14 @@ class Training(Section):
     learning_rate: PositiveFloat
     warmup_steps: NotNegative
     weight_decay: Annotated[float, Field(ge=0)]
+    optimiser: Literal["adamw", "muon"]
     adam_betas: Annotated[list[Share], Field(min_length=2, max_length=2)]
     gradient_clip: PositiveFloat
     ema_decay: Share
     ema_warmup: Positive
     label_dropout: Share
+    flip: bool
+    pairing: Literal["independent", "optimal_transport"]
     loss_weight: LossWeight
     log_every: Positive
 

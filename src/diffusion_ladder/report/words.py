@@ -65,6 +65,7 @@ def about(model: Model, dataset: Dataset, sampling: Sampling) -> dict[str, str]:
     return {
         "the kind of data": KINDS.get(str(getattr(dataset, "kind", "")), ""),
         "the network": about_network(model),
+        "the way of training": about_training(model),
         "the way of sampling": about_sampling(model, sampling),
     }
 
@@ -132,6 +133,29 @@ def about_conditions(model: Model) -> str:
             f"{share} of the training examples the class is withheld, so that it can also draw without one."
         )
     return "It is told the timestep as a vector of sines and cosines."
+
+
+def about_training(model: Model) -> str:
+    """The options of training that are on; nothing where none is."""
+    training, sentences = model.training, []
+    if training.optimiser == "muon":
+        sentences.append(
+            "Muon trains the matrices of the linear layers inside the network: it makes the singular values of every"
+            " update alike, where AdamW, which trains the rest, scales each weight by itself (parameter `optimiser`)."
+        )
+    if training.flip:
+        sentences.append(
+            "A random half of the images in every batch is mirrored, so that the network has twice as many to learn"
+            " from, and draws what looks to the left as often as what looks to the right (parameter `flip`)."
+        )
+    if training.pairing == "optimal_transport":
+        sentences.append(
+            "Within a batch every point is paired with the noise that lies closest, as far as all pairs together allow"
+            " (minibatch optimal transport, parameter `pairing`). The paths from noise to data become shorter and"
+            " straighter, so that fewer steps follow them; but noise and data are no longer independent, and the"
+            " network answers with the direction of a flow, no longer with a score, so that no sampler may add noise."
+        )
+    return " ".join(sentences)
 
 
 def about_sampling(model: Model, sampling: Sampling) -> str:

@@ -20,6 +20,8 @@ from diffusion_ladder.params import LossWeight, Training
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, noise_schedule
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
+from diffusion_ladder.training.optimisers import build_optimiser
+from diffusion_ladder.training.pairing import transported
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,13 @@ class TrainingState:
 
     Attributes:
         network: in training mode.
-        optimiser: with its moments.
+        optimiser: with its moments, see `build_optimiser`.
         average: of the network's weights.
         steps: done so far.
     """
 
     network: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimiser: Any
     average: ExponentialMovingAverage
     steps: int = 0
 
@@ -73,10 +75,7 @@ class TrainingState:
 def initial_state(rung: Rung, settings: Training) -> TrainingState:
     """Before the first step; the rung's network is trained in place."""
     network = rung.network.train()
-    beta_1, beta_2 = settings.adam_betas
-    optimiser = torch.optim.AdamW(
-        network.parameters(), betas=(beta_1, beta_2), weight_decay=settings.weight_decay, fused=True
-    )
+    optimiser = build_optimiser(network, settings, rung.sample_shape[0])
     return TrainingState(network, optimiser, ExponentialMovingAverage(network))
 
 
@@ -124,6 +123,11 @@ def draw_batch(rung: Rung, data: Tensor, labels: Tensor, settings: Training, ste
         if rung.null_label is not None:  # classifier-free guidance (arXiv 2207.12598), algorithm 1
             dropped = torch.rand(len(x0), generator=random) < settings.label_dropout
             chosen = chosen.masked_fill(sent(dropped, chosen.device), rung.null_label)
+    if settings.flip:
+        mirrored = sent(torch.rand(len(x0), generator=random) < 0.5, x0.device)
+        x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
+    if settings.pairing == "optimal_transport":
+        noise = transported(x0.cpu(), noise)
     return Batch(x0, sent(timesteps, x0.device), sent(noise, x0.device), chosen)
 
 

@@ -1,0 +1,44 @@
+"""Writes benchmarks/README.md from page.md.j2 and the results: python benchmarks/page.py."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from diffusion_ladder.artifacts import write_text
+
+FOLDER = Path(__file__).parent
+
+
+def load(results: Path, kind: str) -> list[dict[str, Any]]:
+    """The results of a kind, training or profile, by file name."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted(results.glob(f"{kind}-*.json"))]
+
+
+def machine_name(facts: dict[str, Any]) -> str:
+    """The machine in words."""
+    if facts["device"] == "cuda":
+        return f"{facts['name']}, PyTorch {facts['torch']}"
+    instructions = "AMX" if facts["amx"] else "AVX512-BF16, no AMX" if facts["avx512_bf16"] else "no bf16 instructions"
+    return f"{facts['name']} ({instructions}), {facts['threads']} threads, PyTorch {facts['torch']}"
+
+
+def render(results: Path) -> str:
+    """The page as Markdown."""
+    loader = jinja2.FileSystemLoader(FOLDER)
+    environment = jinja2.Environment(
+        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["machine_name"] = machine_name
+    template = environment.get_template("page.md.j2")
+    return template.render(trainings=load(results, "training"), profiles=load(results, "profile")) + "\n"
+
+
+def write(results: Path) -> None:
+    """Write README.md beside the folder of the results."""
+    write_text(results.parent / "README.md", render(results))
+
+
+if __name__ == "__main__":
+    write(FOLDER / "results")

@@ -1,0 +1,228 @@
+"""Times a training step beside a plain diffusers loop: python benchmarks/training.py [--preset NAME] [MODEL...].
+
+Every contender does a few steps in turn, round after round, so that whatever else the machine does hits all alike; the
+figures are medians over the rounds, and ratios are taken within a round. Results go to benchmarks/results/ under the
+machine's name, and benchmarks/README.md is written anew from all of them.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import machine
+import page
+import plain_diffusers
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffusion_ladder import device as compute
+from diffusion_ladder.artifacts import write_json
+from diffusion_ladder.consistency import DIGIT_SIZE
+from diffusion_ladder.data.normalise import IMAGES, Normalisation, normalise
+from diffusion_ladder.networks.embeddings import fold
+from diffusion_ladder.params import DiffusersUNetNetwork, Model, Parameters, Runtime, load_parameters, validate
+from diffusion_ladder.presets import merged_parameters
+from diffusion_ladder.rungs import Rung, build_network, build_scheduler, network_module, parameter_count
+from diffusion_ladder.training import loop
+
+IMAGES_DRAWN = 1024  # their contents don't matter to the speed
+RESULTS = Path("benchmarks/results")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A rung of params.yaml with images of its size."""
+
+    name: str
+    model: Model
+    images: Tensor  # (N, C, H, W) uint8, or (N, 2) float32 points
+    labels: Tensor  # (N,) int64
+    runtime: Runtime
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """As that of its data set."""
+        return IMAGES if self.images.ndim == 4 else Normalisation((0.0, 0.0), (1.0, 1.0), bytes=False)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A training that can be advanced step by step, under switches of its own."""
+
+    steps: Iterator[Any]
+    switch: Callable[[], object]
+
+
+def task_of(name: str, parameters: Parameters) -> Task:
+    """The rung and random images, or points, of its data set's size."""
+    model = parameters.models[name]
+    dataset = parameters.datasets[model.dataset]
+    side = getattr(dataset.preprocess, "image_size", DIGIT_SIZE)
+    shape = (3 if dataset.kind == "portraits" else 1, side, side)
+    random = torch.Generator().manual_seed(0)
+    if dataset.kind == "points":
+        images = torch.randn(IMAGES_DRAWN, 2, generator=random)
+    else:
+        images = torch.randint(256, (IMAGES_DRAWN, *shape), generator=random, dtype=torch.uint8)
+    return Task(name, model, images, torch.arange(IMAGES_DRAWN) % 2, parameters.runtime)
+
+
+def our_rung(task: Task, device: torch.device) -> Rung:
+    """The rung with fresh weights."""
+    conditional = task.model.training.label_dropout > 0
+    shape = tuple(task.images.shape[1:])
+    return Rung(
+        model=task.name,
+        network=build_network(task.model.network, shape, 3 if conditional else None, 0, task.name).to(device),
+        settings=task.model.network,
+        schedule=task.model.schedule,
+        sample_shape=shape,
+        num_classes=2 if conditional else 0,
+        null_label=2 if conditional else None,
+        normalisation=task.normalisation,
+    )
+
+
+def ours(task: Task, runtime: Runtime, change: Callable[[nn.Module], object] = lambda _: None) -> Contender:
+    """This project's training, as its stage sets it up; `change` undoes a measure in the network."""
+    chosen = compute.configure(runtime)
+    rung = our_rung(task, chosen.device)
+    change(rung.network)
+    data, labels = (tensor.to(chosen.device) for tensor in (task.images, task.labels))
+    scheduler = build_scheduler(task.model.schedulers.training, task.model.schedule)
+    steps = loop.train(rung, scheduler, data, labels, task.model.training, 0, chosen.precision)
+    return Contender(steps, lambda: compute.configure(runtime))
+
+
+def plain_unet(task: Task, device: torch.device) -> plain_diffusers.UNet2DModel:
+    """The rung's network as a UNet2DModel, whichever of the two U-Nets the rung itself uses."""
+    settings = DiffusersUNetNetwork(**task.model.network.model_dump() | {"name": "diffusers_unet"})
+    classes = 3 if task.model.training.label_dropout > 0 else None
+    return network_module(settings).build(settings, tuple(task.images.shape[1:]), classes).unet.to(device)
+
+
+def plain(task: Task, device: torch.device, bf16: bool) -> Contender:
+    """diffusers' plain loop on the same network, under PyTorch's own defaults."""
+    schedule, training = task.model.schedule, task.model.training
+    scheduler = plain_diffusers.DDPMScheduler(schedule.T, schedule.beta_start, schedule.beta_end, schedule.name)
+    images = fold(normalise(task.images, IMAGES), task.model.network.patch_size)
+    unet = plain_unet(task, device)
+    steps = plain_diffusers.train(unet, scheduler, images, task.labels, training.batch_size, training.steps, bf16)
+    return Contender(steps, lambda: defaults(task.runtime.threads))
+
+
+def defaults(threads: int) -> None:
+    """PyTorch as it comes, but for the number of threads."""
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode("default")
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.enable_flash_sdp(True)
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(False)
+
+
+def norms_as_they_are(network: nn.Module) -> None:
+    """Take back that group norms are computed in float32."""
+    for module in network.modules():
+        module._forward_pre_hooks.clear()
+
+
+def contenders_of(task: Task, device: torch.device) -> dict[str, Contender]:
+    """Ours and the peer's in both precisions, and ours with one measure taken back."""
+    bf16, float32 = (task.runtime.model_copy(update={"precision": name}) for name in ("bf16", "float32"))
+    fused = ours(task, bf16)
+    return {
+        "ours": ours(task, bf16),
+        "plain float32": plain(task, device, bf16=False),
+        "plain bf16": plain(task, device, bf16=True),
+        "ours in float32": ours(task, float32),
+        "ours, norms in bf16": ours(task, bf16, norms_as_they_are),
+        "ours, fused attention": Contender(
+            fused.steps, lambda: (compute.configure(bf16), torch.backends.cuda.enable_flash_sdp(True))
+        ),
+    }
+
+
+def seconds_per_step(contender: Contender, steps: int, device: torch.device) -> float:
+    """The time of a step, averaged over `steps`."""
+    contender.switch()
+    machine.settle(device)
+    start = time.perf_counter()
+    for _ in range(steps):
+        next(contender.steps)
+    machine.settle(device)
+    return (time.perf_counter() - start) / steps
+
+
+def flops_per_step(task: Task, device: torch.device) -> int:
+    """Floating-point operations of the matrix products and convolutions of a step, forward and backward."""
+    contender = plain(task, device, bf16=False)
+    contender.switch()
+    with FlopCounterMode(display=False) as counter:
+        next(contender.steps)
+    return int(counter.get_total_flops())
+
+
+def measure(task: Task, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
+    """Alternate between all contenders, after a warm-up of one turn."""
+    contenders = contenders_of(task, device)
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, contender in contenders.items():
+            taken = seconds_per_step(contender, steps, device)
+            if turn:
+                seconds[name].append(taken)
+    flops = flops_per_step(task, device)
+    return {
+        "batch_size": task.model.training.batch_size,
+        "parameters": parameter_count(our_rung(task, device).network),
+        "gflop_per_step": flops / 1e9,
+        "contenders": [
+            {"name": name, **summary(taken, seconds["ours"], task, flops)} for name, taken in seconds.items()
+        ],
+    }
+
+
+def summary(seconds: list[float], ours: list[float], task: Task, flops: int) -> dict[str, float]:
+    """Medians of a contender's rounds, and of its time against ours within a round."""
+    median = statistics.median(seconds)
+    return {
+        "milliseconds": 1e3 * median,
+        "fastest_milliseconds": 1e3 * min(seconds),
+        "images_per_second": task.model.training.batch_size / median,
+        "tflop_per_second": flops / median / 1e12,
+        "times_ours": statistics.median(taken / our for taken, our in zip(seconds, ours, strict=True)),
+    }
+
+
+def main() -> None:
+    """Measure, write the results and the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=["mnist_diffusers", "faces"], help="keys of params.yaml")
+    parser.add_argument("--preset", help="an overlay on params.yaml, such as full")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of every contender")
+    parser.add_argument("--steps", type=int, default=2, help="steps in a turn")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
+    arguments = parser.parse_args()
+    preset = arguments.preset
+    parameters = validate(merged_parameters(preset), preset) if preset else load_parameters()
+    device = compute.configure(parameters.runtime).device
+    facts = machine.facts(device)
+    peaks = {name: machine.matmul_rate(getattr(torch, name), device) / 1e12 for name in ("float32", "bfloat16")}
+    models = {}
+    for name in arguments.models:
+        models[name] = measure(task_of(name, parameters), device, arguments.rounds, arguments.steps)
+        print(f"{name}: {models[name]['contenders'][0]['images_per_second']:.0f} images/s")
+    sizes = preset or "default"
+    result = {"machine": facts, "sizes": sizes, "peak_tflop_per_second": peaks, "rounds": arguments.rounds}
+    write_json(arguments.results / f"training-{machine.file_name(facts)}-{sizes}.json", result | {"models": models})
+    page.write(arguments.results)
+
+
+if __name__ == "__main__":
+    main()
