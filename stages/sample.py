@@ -41,9 +41,9 @@ def draw_files(stage: Stage, processes: Processes) -> dict[str, tuple[dict[str, 
     precision, seed = stage.precision, stage.parameter("seed")
     for use, (steps, count) in runs.items():
         sampler = stage.parameter(f"models.{stage.key}.schedulers.{use}")
-        total = len(processes.share(count)) * (rung.schedule.T if steps == "all" else steps)
+        total = count * (rung.schedule.T if steps == "all" else steps)
         bar: dict[str, Any] = {"desc": f"{stage.label} {sampler}", "unit": " evaluations", "unit_scale": True}
-        with tqdm(total=total, disable=not stage.launch.is_main, **bar) as progress:
+        with tqdm(total=total // processes.count, disable=not stage.launch.is_main, **bar) as progress:
             drawn = draw_samples(rung, sampler, settings, steps, count, seed, precision, progress.update, processes)
         facts[use] = facts_of(stage, use, drawn)
         suffix = "" if use == "sampling" else ".comparison"

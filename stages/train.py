@@ -1,10 +1,12 @@
 """Train one rung of the ladder."""
 
 import copy
+import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,10 +17,11 @@ from diffusion_ladder.data.normalise import Normalisation, mean_square
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import Previews, Training
+from diffusion_ladder.processes import Processes, ProcessLostError, processes_of
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule, parameter_count, save_rung
 from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.preview import draw_preview
-from diffusion_ladder.training.checkpoint import Checkpoints, noted_signals
+from diffusion_ladder.training.checkpoint import Checkpoints, give_to_all, noted_signals
 from diffusion_ladder.training.ema import ema_decay, half_life
 from diffusion_ladder.training.history import History
 from diffusion_ladder.training.loop import TrainingState, draw_batch, initial_state, train, zero_loss
@@ -64,13 +67,22 @@ def log_path(stage: Stage) -> str:
     return f"reports/training/{stage.key}.tsv"
 
 
-def begin(stage: Stage, checkpoints: Checkpoints, state: TrainingState, history: History) -> None:
+def write_log(stage: Stage, history: History) -> None:
+    """Write the log of the run so far, in the main process."""
+    if stage.launch.is_main:
+        write_text(log_path(stage), history.log())
+
+
+def begin(stage: Stage, checkpoints: Checkpoints, state: TrainingState, history: History, processes: Processes) -> None:
     """Go back to the last checkpoint, if there is one, and say so."""
-    for folder in checkpoints.others():
-        print(f"{stage.label}: {folder} was made with other parameters, data or code: not used", file=sys.stderr)
-    if path := checkpoints.restore(state, history):
-        print(f"{stage.label}: goes on after step {state.steps}, from {path}", file=sys.stderr)
-    write_text(log_path(stage), history.log())
+    if stage.launch.is_main:
+        for folder in checkpoints.others():
+            print(f"{stage.label}: {folder} was made with other parameters, data or code: not used", file=sys.stderr)
+        if path := checkpoints.restore(state, history):
+            print(f"{stage.label}: goes on after step {state.steps}, from {path}", file=sys.stderr)
+    if processes.count > 1:
+        give_to_all(processes, state, history)
+    write_log(stage, history)
 
 
 def progress_bar(stage: Stage, rung: Rung, settings: Training, steps: int) -> tqdm:
@@ -81,6 +93,7 @@ def progress_bar(stage: Stage, rung: Rung, settings: Training, steps: int) -> tq
         desc=stage.label,
         unit=" images" if rung.normalisation.bytes else " points",
         unit_scale=True,
+        disable=not stage.launch.is_main,
     )
 
 
@@ -91,32 +104,65 @@ def averaged(rung: Rung, state: TrainingState) -> Rung:
     return replace(rung, network=network.eval())
 
 
+def stop(
+    stage: Stage,
+    checkpoints: Checkpoints,
+    state: TrainingState,
+    history: History,
+    processes: Processes,
+    signals: list[int],
+) -> NoReturn:
+    """Save, say where, and exit with the signal's usual code, once all processes have got here."""
+    if stage.launch.is_main:
+        saved = checkpoints.save(state, history)
+        print(f"{stage.label}: stopped after step {state.steps}, saved in {saved}", file=sys.stderr)
+    processes.wait()  # when the first process ends, the launcher ends the others
+    sys.exit(128 + (signals or [signal.SIGTERM])[0])
+
+
 def run_training(
-    stage: Stage, rung: Rung, scheduler: Any, data: Tensor, labels: Tensor, checkpoints: Checkpoints
+    stage: Stage,
+    rung: Rung,
+    scheduler: Any,
+    data: Tensor,
+    labels: Tensor,
+    checkpoints: Checkpoints,
+    processes: Processes,
 ) -> History:
-    """Train from the last checkpoint, or from the beginning; its history. SIGINT and SIGTERM save and end it."""
-    settings = stage.parameter(f"models.{stage.key}.training")
+    """Train from the last checkpoint, or from the beginning; its history.
+
+    SIGINT, SIGTERM and the loss of another process save and end it.
+    """
+    settings, is_main = stage.parameter(f"models.{stage.key}.training"), stage.launch.is_main
     previewed = preview_steps(settings, stage.parameter(f"models.{stage.key}.previews"))
     state, history = initial_state(rung, settings), History(settings, rung.schedule.T, stage.device)
-    begin(stage, checkpoints, state, history)
-    steps = train(rung, scheduler, data, labels, settings, stage.parameter("seed"), stage.precision, state)
-    with noted_signals() as signals, progress_bar(stage, rung, settings, state.steps) as progress:
-        for step in steps:
-            history.add(step)
-            progress.update(settings.batch_size)
-            if history.row_is_due:
-                checkpoints.require_finite(history)
-                progress.set_postfix(loss=f"{history.close_row():.4f}")
-                write_text(log_path(stage), history.log())
-            if step.number in previewed:
-                history.add_preview(preview(stage, averaged(rung, state), checkpoints, history))
-            if checkpoints.due or signals:
-                saved = checkpoints.save(state, history)
-            if signals:
-                break
-    if signals:
-        print(f"{stage.label}: stopped after step {state.steps}, saved in {saved}", file=sys.stderr)
-        sys.exit(128 + signals[0])
+    begin(stage, checkpoints, state, history, processes)
+    seed, precision = stage.parameter("seed"), stage.precision
+    steps = train(rung, scheduler, data, labels, settings, seed, precision, state, processes)
+    with (
+        noted_signals(repeated=processes.count > 1) as signals,
+        progress_bar(stage, rung, settings, state.steps) as progress,
+    ):
+        try:
+            for step in steps:
+                history.add(step)
+                progress.update(settings.batch_size)
+                if history.row_is_due:
+                    checkpoints.require_finite(history)
+                    progress.set_postfix(loss=f"{history.close_row():.4f}")
+                    write_log(stage, history)
+                if step.number in previewed and is_main:
+                    history.add_preview(preview(stage, averaged(rung, state), checkpoints, history))
+                if processes.any(bool(signals)):
+                    progress.close()
+                    stop(stage, checkpoints, state, history, processes, signals)
+                if checkpoints.due and is_main:
+                    checkpoints.save(state, history)
+        except ProcessLostError as error:
+            if not is_main:
+                raise
+            saved = checkpoints.save(state, history)
+            raise ProcessLostError(f"{error}; stopped after step {state.steps}, saved in {saved}") from None
     return history
 
 
@@ -133,8 +179,8 @@ def facts_of(
     }
 
 
-def main(stage: Stage) -> None:
-    """Train the network, then save it with its averaged weights and its card, its log and its previews."""
+def train_rung(stage: Stage, processes: Processes) -> None:
+    """Train the network; the main process saves it with its averaged weights and its card, its log and its previews."""
     model = f"models.{stage.key}"
     settings, seed = stage.parameter(f"{model}.training"), stage.parameter("seed")
     path = f"data/processed/{stage.parameter(f'{model}.dataset')}.safetensors"
@@ -153,14 +199,21 @@ def main(stage: Stage) -> None:
         stage.checkpoint_seconds,
         lambda step: draw_batch(rung, data, labels, settings, step, seed),
     )
-    with checkpoints.locked():
-        history = run_training(stage, rung, scheduler, data, labels, checkpoints)
-        facts = facts_of(rung, settings, metadata, tensors["train"], history.final_loss())
-        save_rung(rung, f"models/{stage.key}", scheduler, facts)
-        previews = {"samples": torch.stack(history.previews), "steps": torch.tensor(history.preview_steps)}
-        write_tensors(f"data/samples/{stage.key}.previews.safetensors", previews, {"model": stage.key})
-        checkpoints.remove()
+    with checkpoints.locked() if stage.launch.is_main else nullcontext():
+        history = run_training(stage, rung, scheduler, data, labels, checkpoints, processes)
+        if stage.launch.is_main:
+            facts = facts_of(rung, settings, metadata, tensors["train"], history.final_loss())
+            save_rung(rung, f"models/{stage.key}", scheduler, facts)
+            previews = {"samples": torch.stack(history.previews), "steps": torch.tensor(history.preview_steps)}
+            write_tensors(f"data/samples/{stage.key}.previews.safetensors", previews, {"model": stage.key})
+            checkpoints.remove()
+
+
+def main(stage: Stage) -> None:
+    """Train with all processes that were launched."""
+    with processes_of(stage.launch, stage.device) as processes:
+        train_rung(stage, processes)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, many_processes=True)

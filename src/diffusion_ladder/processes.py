@@ -33,15 +33,16 @@ class Processes:
     rank = 0
     count = 1
 
-    def share(self, total: int) -> Tensor:
-        """The rows out of `total` that this process computes: int64, consecutive; the shares differ by one at most.
+    def share(self, total: int) -> slice:
+        """The rows out of `total` that this process computes, in the order of ranks; shares differ by one at most.
 
         Raises:
             UserError: there are fewer rows than processes.
         """
         if total < self.count:
             raise UserError(f"{total} examples or samples can't be shared among {self.count} processes: launch fewer")
-        return torch.arange(total).tensor_split(self.count)[self.rank]
+        start, stop = (rank * total // self.count for rank in (self.rank, self.rank + 1))
+        return slice(start, stop)
 
     def distribute(self, network: nn.Module) -> nn.Module:
         """The network as the training loop has to call it; its parameters are the same ones, equal in all processes."""
@@ -51,8 +52,8 @@ class Processes:
         """Give the parameters the gradient of the mean of all `total` losses; those of this process are (B,)."""
         (losses.sum() / total).backward()
 
-    def gather(self, part: Tensor, rows: Tensor, total: int) -> Tensor:
-        """The whole (total, ...) of which every process has a part (B, ...); `rows` (B,) says where it belongs."""
+    def gather(self, part: Tensor, start: int, total: int) -> Tensor:
+        """The whole (total, ...) of which every process has a part (B, ...), which begins at row `start`."""
         return part
 
     def any(self, flag: bool) -> bool:
@@ -62,6 +63,9 @@ class Processes:
     def from_main(self, value: Value) -> Value:
         """The value that the main process has."""
         return value
+
+    def wait(self) -> None:
+        """Wait until all processes have got here."""
 
 
 ONE_PROCESS = Processes()
@@ -104,10 +108,10 @@ class AcceleratedProcesses(Processes):
         with communication():
             self.accelerator.backward(losses.sum() * (self.count / total))  # to be averaged over the processes
 
-    def gather(self, part: Tensor, rows: Tensor, total: int) -> Tensor:
-        """The whole (total, ...) of which every process has a part (B, ...); `rows` (B,) says where it belongs."""
+    def gather(self, part: Tensor, start: int, total: int) -> Tensor:
+        """The whole (total, ...) of which every process has a part (B, ...), which begins at row `start`."""
         whole = part.new_zeros(total, *part.shape[1:])
-        whole[rows.to(part.device)] = part
+        whole[start : start + len(part)] = part
         with communication():
             return self.accelerator.reduce(whole, "sum")
 
@@ -122,6 +126,11 @@ class AcceleratedProcesses(Processes):
 
         with communication():
             return broadcast_object_list([value])[0]
+
+    def wait(self) -> None:
+        """Wait until all processes have got here."""
+        with communication():
+            self.accelerator.wait_for_everyone()
 
 
 @contextmanager

@@ -160,10 +160,10 @@ def draw_samples(
     """
     per_class = count // max(1, rung.num_classes)
     kept_per_class = settings.trajectory_count // max(1, rung.num_classes)
-    every, own = torch.arange(count), processes.share(count)
+    every, share = torch.arange(count), processes.share(count)
     followed = every % per_class < kept_per_class
     finished, kept = [], []
-    for indices in own.split(settings.batch_size):
+    for indices in every[share].split(settings.batch_size):
         labels = (indices // per_class).to(device_of(rung)) if rung.num_classes else None
         scheduler, step_options = sampler_for(sampler, rung, settings, steps)  # anew: it remembers where it is
         frames = frame_indices(scheduler.timesteps.tolist(), settings.trajectory_frames)
@@ -173,10 +173,10 @@ def draw_samples(
         final, states = run_to_the_end(process, frames, followed[indices].to(x_T.device), progress)
         finished.append(final)
         kept.append(states)
-    samples = processes.gather(unnormalise(torch.cat(finished), rung.normalisation).cpu(), own, count)
+    samples = processes.gather(unnormalise(torch.cat(finished), rung.normalisation).cpu(), share.start, count)
     trajectory = unnormalise(torch.cat(kept), rung.normalisation).cpu()  # (K of this process, F, 2, ...)
-    places = followed.cumsum(0)[own[followed[own]]] - 1
-    trajectory = processes.gather(trajectory, places, int(followed.sum())).movedim(0, 2)  # (F, 2, K, ...)
+    before, total = int(followed[: share.start].sum()), int(followed.sum())
+    trajectory = processes.gather(trajectory, before, total).movedim(0, 2)  # (F, 2, K, ...)
     return Samples(
         samples=samples,
         labels=every // per_class if rung.num_classes else torch.full((count,), -1),

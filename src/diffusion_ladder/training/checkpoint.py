@@ -23,6 +23,7 @@ from torch import Tensor
 
 from diffusion_ladder.artifacts import read_metadata, read_tensors, serialise, sha256_of_file, write_bytes
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.processes import Processes
 from diffusion_ladder.training.history import History
 from diffusion_ladder.training.loop import Batch, TrainingState
 
@@ -59,6 +60,15 @@ def restore_state(state: TrainingState, tensors: dict[str, Tensor], steps: int) 
         like = torch.empty_like(parameter) if tensor.shape == parameter.shape else tensor.to(parameter.device)
         state.optimiser.state[parameter][moment] = like.copy_(tensor)
     state.steps = steps
+
+
+def give_to_all(processes: Processes, state: TrainingState, history: History) -> None:
+    """Give every process the state and the history of the main one."""
+    tensors = {name: tensor.cpu() for name, tensor in {**state_tensors(state), **history.tensors()}.items()}
+    tensors, steps, facts = processes.from_main((tensors, state.steps, history.facts()))
+    if processes.rank != 0:
+        restore_state(state, tensors, steps)
+        history.restore(tensors, facts)
 
 
 def random_states() -> dict[str, Tensor]:
@@ -217,14 +227,19 @@ class Checkpoints:
 
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
-    """Within it, SIGINT and SIGTERM are only noted in the list, for the next good moment; a second one acts at once."""
+def noted_signals(repeated: bool = False) -> Iterator[list[int]]:
+    """Within it, SIGINT and SIGTERM are only noted in the list, for the next good moment.
+
+    A second one acts at once, unless signals are `repeated`: the launcher of several processes passes on to them what
+    they have received already.
+    """
     noted: list[int] = []
     usual: dict[int, Any] = {}
 
     def note(number: int, _frame: Any) -> None:
         noted.append(number)
-        restore()
+        if not repeated:
+            restore()
 
     def restore() -> None:
         for number, handler in usual.items():

@@ -8,7 +8,7 @@ before.
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.targets import loss_weight, target_mean_square, training_target
 from diffusion_ladder.params import LossWeight, Training
+from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, noise_schedule
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
@@ -53,6 +54,11 @@ class Batch:
     timesteps: Tensor  # (B,) int64 in [0, T)
     noise: Tensor  # (B, ...) standard normal
     labels: Tensor | None  # (B,) int64, or None for an unconditional model
+
+    def rows(self, share: slice) -> "Batch":
+        """Some of its examples."""
+        labels = None if self.labels is None else self.labels[share]
+        return Batch(self.x0[share], self.timesteps[share], self.noise[share], labels)
 
 
 @dataclass
@@ -169,6 +175,7 @@ def train(
     seed: int,
     precision: torch.dtype = torch.float32,
     state: TrainingState | None = None,
+    processes: Processes = ONE_PROCESS,
 ) -> Iterator[Step]:
     """Train a rung's network in place; at the end it holds the averaged weights.
 
@@ -181,25 +188,31 @@ def train(
         seed: the root seed.
         precision: of matrix products; loss, optimiser and average stay in float32.
         state: of this rung's network, from which to go on; None to begin.
+        processes: among which each batch is shared; state and steps are the same in all of them.
 
     Yields:
         A `Step` after each optimiser step and update of the average; `state` is then that after the step.
+
+    Raises:
+        ProcessLostError: another process has ended; `state` is that after the last whole step.
     """
     state = state or initial_state(rung, settings)
     parameters = list(state.network.parameters())
+    shared = replace(rung, network=processes.distribute(state.network))
+    share = processes.share(settings.batch_size)
     for step in range(state.steps, settings.steps):
         for group in state.optimiser.param_groups:
             group["lr"] = learning_rate_at(step, settings)
         batch = draw_batch(rung, data, labels, settings, step, seed)
-        losses = losses_of(rung, scheduler, batch, settings.loss_weight, precision)
-        loss = losses.mean()
+        part = losses_of(shared, scheduler, batch.rows(share), settings.loss_weight, precision)
         state.optimiser.zero_grad()
-        loss.backward()
+        processes.backward(part, settings.batch_size)
+        losses = processes.gather(part.detach(), share.start, settings.batch_size)
         gradient_norm = nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
         state.optimiser.step()
         state.steps = step + 1
         state.average.update(state.network, ema_decay(state.steps, settings.ema_decay, settings.ema_warmup))
         rate = learning_rate_at(step, settings)
-        yield Step(state.steps, loss.detach(), losses.detach(), batch.timesteps, gradient_norm, rate)
+        yield Step(state.steps, losses.mean(), losses, batch.timesteps, gradient_norm, rate)
     state.average.copy_to(state.network)
     state.network.eval()
