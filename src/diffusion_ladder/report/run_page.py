@@ -18,6 +18,7 @@ CIRCUMSTANCES = {
     "device_name": "Processor or GPU",
     "device": "Device",
     "threads": "Threads",
+    "processes": "Processes",
     "precision": "Precision",
     "python": "Python",
     "torch": "PyTorch",
