@@ -267,34 +267,6 @@ def test_ddpm_steps_are_bayes_rule(steps: int) -> None:
         assert found == pytest.approx(mean + math.sqrt(variance) * z, rel=1e-9), t
 
 
-def recursion(scheduler: Any, mean: float, std: float) -> tuple[float, float]:
-    """Mean and variance of the chain's end for Gaussian data, started from N(0, 1), by Bayes' rule alone."""
-    alpha_bars = [*scheduler.schedule.alpha_bar[scheduler.timesteps].tolist(), 1.0]
-    x_mean, x_variance = 0.0, 1.0
-    for alpha_bar, alpha_bar_previous in itertools.pairwise(alpha_bars):
-        at = [float(best_x0(torch.tensor(x, dtype=torch.float64), alpha_bar, mean, std)) for x in (0.0, 1.0)]
-        offset, variance = posterior(at[0], 0.0, alpha_bar, alpha_bar_previous)
-        slope = posterior(at[1], 1.0, alpha_bar, alpha_bar_previous)[0] - offset
-        x_mean, x_variance = slope * x_mean + offset, slope**2 * x_variance + variance
-    return x_mean, x_variance
-
-
-@pytest.mark.parametrize("steps", [1000, 40])
-def test_ddpm_samples_have_the_moments_of_the_recursion(steps: int) -> None:
-    mean, std, count = 0.6, 0.4, 20_000
-    scheduler = gaussian_scheduler("ddpm", timestep_spacing="trailing")
-    scheduler.set_timesteps(steps)
-    draws = generator()
-    x = torch.randn((count, 1), generator=draws, dtype=torch.float64)
-    alpha_bar = scheduler.schedule.alpha_bar
-    x = sample_with(scheduler, x, lambda x, t: best_x0(x, alpha_bar[t].item(), mean, std), generator=draws)
-    expected_mean, expected_variance = recursion(scheduler, mean, std)
-    assert x.mean().item() == pytest.approx(expected_mean, abs=5 * math.sqrt(expected_variance / count))
-    assert x.var().item() == pytest.approx(expected_variance, rel=5 * math.sqrt(2 / count))
-    if steps == 1000:  # all steps: the data's own moments, but for what is left of x_0 at T
-        assert (expected_mean, math.sqrt(expected_variance)) == pytest.approx((mean, std), rel=0.02)
-
-
 def affine_step(scheduler: Any, t: Tensor, mean: float, std: float, **options: Any) -> tuple[float, float]:
     """Slope and offset of the deterministic part of a step, for the best prediction on Gaussian data."""
     x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
