@@ -29,7 +29,7 @@ STAGES = {
     "compare_schedulers",
     "filter_gender",
     "report",
-    *(f"{stage}@{key}" for stage in ("fetch", "preprocess") for key in DATASETS),
+    *(f"{stage}@{key}" for stage in ("fetch", "preprocess", "render_data") for key in DATASETS),
     *(f"train_classifier@{key}" for key in ("mnist", "faces")),
     *(f"{stage}@{key}" for stage in ("train", "sample", "evaluate", "render") for key in MODELS),
 }
@@ -143,7 +143,10 @@ def test_a_parameter_that_is_not_listed_can_not_be_read(monkeypatch):
 def test_a_comment_in_a_figure_module_reruns_only_the_figures(smoke):
     path = smoke / "src/diffusion_ladder/figures/samples.py"
     with changed(path, "\n", "\n# A comment.\n"):
-        assert stale(smoke) == {f"render@{model}" for model in MODELS}
+        assert stale(smoke) == {
+            *(f"render@{model}" for model in MODELS),
+            *(f"render_data@{dataset}" for dataset in DATASETS),
+        }
 
 
 def test_other_sampling_steps_retrain_nothing(smoke):

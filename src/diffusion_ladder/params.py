@@ -81,6 +81,8 @@ class PointsPreprocess(Section):
 class Dataset(Section):
     """What every data set states."""
 
+    examples: Positive
+
     @model_validator(mode="after")
     def source_is_described(self) -> "Dataset":
         """The chosen source must stand under `sources`."""

@@ -110,12 +110,18 @@ class Chapter:
     known_code: list[Excerpt]
     card: Mapping[str, Any]
     card_shown_in: str | None
+    card_pictures: list[Picture]
     pictures: list[Picture]
     metrics: list[Metric]
     facts: list[Fact]
     judge: Judge | None
     judge_shown_in: str | None
     settings: list[tuple[str, list[tuple[str, str]]]]
+
+    @property
+    def all_pictures(self) -> list[Picture]:
+        """Those of its data, where its card is shown here, and those of the rung."""
+        return ([] if self.card_shown_in else self.card_pictures) + self.pictures
 
     @property
     def network(self) -> str:
@@ -210,7 +216,8 @@ class Reader:
             known_code=known_code,
             card=card,
             card_shown_in=self.first_in(f"card {model.dataset}", key) if card else None,
-            pictures=self.pictures(key),
+            card_pictures=self.pictures("data", model.dataset),
+            pictures=self.pictures("figures", key),
             metrics=metrics,
             facts=facts_of(measured),
             judge=judge,
@@ -275,9 +282,9 @@ class Reader:
             return None
         return Judge(folder.name, facts_of(self.json("reports", "metrics", "classifiers", f"{folder.name}.json")))
 
-    def pictures(self, key: str) -> list[Picture]:
-        """A rung's figures in the order of captions.json, stills before animations of the same name."""
-        folder = self.root / REPORTS / "figures" / key
+    def pictures(self, *parts: str) -> list[Picture]:
+        """The figures in a folder below reports/ in the order of captions.json, stills before animations."""
+        folder = self.root.joinpath(REPORTS, *parts)
         captions = folder / "captions.json"
         if not captions.is_file():
             return []
@@ -336,7 +343,7 @@ def plain(value: Any) -> str:
 
 def embedded_pictures(report: Report, budget: int = EMBEDDED_BYTES) -> set[str]:
     """The paths of the pictures that fit into the page: stills first, then animations, in the order of the ladder."""
-    pictures = [picture for chapter in report.chapters for picture in chapter.pictures]
+    pictures = [picture for chapter in report.chapters for picture in chapter.all_pictures]
     chosen: set[str] = set()
     for picture in sorted(pictures, key=lambda picture: picture.animated):  # stable
         if picture.embedded_length <= budget:

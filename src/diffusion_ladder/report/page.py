@@ -12,6 +12,7 @@ from diffusion_ladder.report.content import Reader, Report, embedded_pictures
 from diffusion_ladder.report.excerpts import highlighted
 from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.rendering import environment, render
+from diffusion_ladder.report.words import REAL_PORTRAITS
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def build_pages(root: Path, parameters: Parameters) -> Pages:
     """Make the report from the artifacts below a folder (that of params.yaml); what is missing there is left out."""
     report = Reader(root, parameters).report()
     embedded = embedded_pictures(report)
-    all_pictures = [picture.path for chapter in report.chapters for picture in chapter.pictures]
+    all_pictures = [picture.path for chapter in report.chapters for picture in chapter.all_pictures]
     content = content_of(report)
     html = environment(autoescape=True)
     html.filters |= {"mathml": lambda math: Markup(mathml(math)), "highlighted": highlighted}
@@ -47,7 +48,12 @@ def build_pages(root: Path, parameters: Parameters) -> Pages:
 
 def content_of(report: Report) -> dict[str, Any]:
     """What the templates are given."""
-    return {"report": report, "chapters": report.chapters, "all_parameters": as_yaml(report.parameters)}
+    return {
+        "report": report,
+        "chapters": report.chapters,
+        "all_parameters": as_yaml(report.parameters),
+        "card_note": REAL_PORTRAITS,
+    }
 
 
 def as_yaml(parameters: Parameters) -> str:

@@ -40,6 +40,10 @@ SOURCES = {
 }
 
 
+REAL_PORTRAITS = (
+    "The images may show real people. Rows of the data set, and pictures of them such as those in this report, must"
+    " not be committed or published without the right to."
+)
 SMALL_NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
