@@ -128,8 +128,8 @@ def run_training(
     labels: Tensor,
     checkpoints: Checkpoints,
     processes: Processes,
-) -> History:
-    """Train from the last checkpoint, or from the beginning; its history.
+) -> tuple[TrainingState, History]:
+    """Train from the last checkpoint, or from the beginning; how it ended.
 
     SIGINT, SIGTERM and the loss of another process save and end it.
     """
@@ -163,18 +163,23 @@ def run_training(
                 raise
             saved = checkpoints.save(state, history)
             raise ProcessLostError(f"{error}; stopped after step {state.steps}, saved in {saved}") from None
-    return history
+    return state, history
 
 
 def facts_of(
-    rung: Rung, settings: Training, metadata: dict[str, Any], train_data: Tensor, final_loss: float
+    rung: Rung,
+    settings: Training,
+    metadata: dict[str, Any],
+    train_data: Tensor,
+    state: TrainingState,
+    history: History,
 ) -> dict[str, Any]:
     """What rung.json tells about the training."""
-    last_decay = ema_decay(settings.steps, settings.ema_decay, settings.ema_warmup)
+    last_decay = ema_decay(settings.steps, state.average.longest, settings.ema_warmup)
     return {key: metadata[key] for key in ("dataset", "kind", "class_names")} | {
         "images_seen": settings.steps * settings.batch_size,
         "ema_half_life": half_life(last_decay, settings.batch_size),
-        "final_loss": final_loss,
+        "final_loss": history.final_loss(),
         "zero_loss": zero_loss(rung, settings.loss_weight, mean_square(train_data, rung.normalisation)),
     }
 
@@ -200,9 +205,9 @@ def train_rung(stage: Stage, processes: Processes) -> None:
         lambda step: draw_batch(rung, data, labels, settings, step, seed),
     )
     with checkpoints.locked() if stage.launch.is_main else nullcontext():
-        history = run_training(stage, rung, scheduler, data, labels, checkpoints, processes)
+        state, history = run_training(stage, rung, scheduler, data, labels, checkpoints, processes)
         if stage.launch.is_main:
-            facts = facts_of(rung, settings, metadata, tensors["train"], history.final_loss())
+            facts = facts_of(rung, settings, metadata, tensors["train"], state, history)
             save_rung(rung, f"models/{stage.key}", scheduler, facts)
             previews = {"samples": torch.stack(history.previews), "steps": torch.tensor(history.preview_steps)}
             write_tensors(f"data/samples/{stage.key}.previews.safetensors", previews, {"model": stage.key})

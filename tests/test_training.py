@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
-from diffusion_ladder.params import LossWeight, MLPNetwork, Schedule, Training
+from diffusion_ladder.params import EmaChoice, LossWeight, MLPNetwork, Schedule, Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler
+from diffusion_ladder.training.checkpoint import restore_state, state_tensors
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
 from diffusion_ladder.training.loop import (
     batch_indices,
@@ -46,6 +47,7 @@ TRAINING = Training(
     gradient_clip=1.0,
     ema_decay=0.9,
     ema_warmup=10,
+    ema_choice=EmaChoice(decays=[], batches=4),
     label_dropout=0.0,
     flip=False,
     pairing="independent",
@@ -201,7 +203,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
 def test_the_average_of_constant_decay_has_a_closed_form():
     network = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(network.weight)
-    average = ExponentialMovingAverage(network)
+    average = ExponentialMovingAverage(network, 0.9)
     nn.init.ones_(network.weight)
     for _ in range(10):
         average.update(network, 0.9)
@@ -335,3 +337,56 @@ def test_muon_lowers_the_loss_and_keeps_all_its_moments_in_one_state():
     losses = [float(step.loss) for step in steps]
     assert sum(losses[-50:]) / 50 < 0.7
     assert set(state.optimiser.state) == set(rung.network.parameters())
+
+
+def test_of_several_averages_the_one_with_the_least_loss_under_new_noise_is_taken():
+    choice = EmaChoice(decays=[0.5, 0.9999], batches=4)
+    settings = TRAINING.model_copy(update={"steps": 60, "ema_choice": choice, "ema_warmup": 1})
+    rung, data, labels = new_rung(), points(500), torch.zeros(500, dtype=torch.int64)
+    scheduler, state = build_scheduler("ddpm", SCHEDULE), initial_state(rung, settings)
+    for _ in train(rung, scheduler, data, labels, settings, 0, state=state):
+        pass
+    taken = [parameter.detach().clone() for parameter in rung.network.parameters()]
+    losses = {}
+    for average in [*state.candidates, state.average]:
+        average.copy_to(rung.network)
+        batches = [draw_batch(rung, data, labels, settings, step, 0) for step in range(60, 64)]
+        losses[average.longest] = float(
+            sum(losses_of(rung, scheduler, b, UNIFORM, torch.float32).mean() for b in batches)
+        )
+    assert state.average.longest == min(losses, key=losses.get)
+    assert losses[0.9999] > 1.1 * min(losses.values())  # the first weights are still in it
+    assert all(torch.equal(a, b) for a, b in zip(taken, state.average.average, strict=True))
+
+
+def test_an_average_of_the_same_decay_does_not_depend_on_the_others():
+    averages = {}
+    for decay, others in ((0.9, [0.99]), (0.99, [])):
+        settings = TRAINING.model_copy(update={"ema_decay": decay, "ema_choice": EmaChoice(decays=others, batches=1)})
+        rung = new_rung()
+        state = initial_state(rung, settings)
+        for _ in train(rung, build_scheduler("ddpm", SCHEDULE), points(), torch.zeros(100), settings, 0, state=state):
+            pass
+        averages[decay] = (state.candidates or [state.average])[0].average
+    assert all(torch.equal(a, b) for a, b in zip(*averages.values(), strict=True))
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_training_goes_on_from_the_tensors_of_its_state_bit_for_bit(optimiser):
+    choice = EmaChoice(decays=[0.5], batches=2)
+    settings = TRAINING.model_copy(update={"optimiser": optimiser, "ema_choice": choice})
+    scheduler, data, labels = build_scheduler("ddpm", SCHEDULE), points(), torch.zeros(100, dtype=torch.int64)
+    rungs = [new_rung(), new_rung(), new_rung()]
+    states = [initial_state(rung, settings) for rung in rungs]
+    for _ in train(rungs[0], scheduler, data, labels, settings, 0, state=states[0]):
+        pass
+    interrupted = train(rungs[1], scheduler, data, labels, settings, 0, state=states[1])
+    for _ in range(7):
+        next(interrupted)
+    kept = {name: tensor.clone() for name, tensor in state_tensors(states[1]).items()}
+    restore_state(states[2], kept, 7)
+    for _ in train(rungs[2], scheduler, data, labels, settings, 0, state=states[2]):
+        pass
+    whole, resumed = state_tensors(states[0]), state_tensors(states[2])
+    assert set(whole) == set(resumed)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

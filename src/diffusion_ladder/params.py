@@ -356,6 +356,13 @@ class LossWeight(Section):
     gamma: PositiveFloat
 
 
+class EmaChoice(Section):
+    """Further averages of the weights, one of which may take the place of the first."""
+
+    decays: list[Share]
+    batches: Positive
+
+
 class Training(Section):
     """The training loop's settings."""
 
@@ -369,6 +376,7 @@ class Training(Section):
     gradient_clip: PositiveFloat
     ema_decay: Share
     ema_warmup: Positive
+    ema_choice: EmaChoice
     label_dropout: Share
     flip: bool
     pairing: Literal["independent", "optimal_transport"]

@@ -152,6 +152,12 @@ def about_training(model: Model) -> str:
             "A random half of the images in every batch is mirrored, so that the network has twice as many to learn"
             " from, and draws what looks to the left as often as what looks to the right (parameter `flip`)."
         )
+    if training.ema_choice.decays:
+        decays = ", ".join(f"{decay:g}" for decay in (training.ema_decay, *training.ema_choice.decays))
+        sentences.append(
+            f"Averages of the weights with the decays {decays} were kept, and after training the one with the least"
+            " loss under new noise was taken (parameter `ema_choice`); the half-life named above is that one's."
+        )
     if training.pairing == "optimal_transport":
         sentences.append(
             "Within a batch every point is paired with the noise that lies closest, as far as all pairs together allow"

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,8 @@ def state_tensors(state: TrainingState) -> dict[str, Tensor]:
     """Weights, averages and the optimiser's moments by name."""
     parameters = dict(state.network.named_parameters())
     tensors = {f"network.{name}": tensor for name, tensor in state.network.state_dict().items()}
-    tensors |= {f"average.{name}": part for name, part in zip(parameters, state.average.average, strict=True)}
+    for kind, average in state.averages().items():
+        tensors |= {f"{kind}.{name}": part for name, part in zip(parameters, average.average, strict=True)}
     for name, parameter in parameters.items():
         moments = state.optimiser.state.get(parameter, {})
         tensors |= {f"optimiser.{name}.{moment}": tensor for moment, tensor in moments.items()}
@@ -46,14 +48,15 @@ def state_tensors(state: TrainingState) -> dict[str, Tensor]:
 @torch.no_grad()
 def restore_state(state: TrainingState, tensors: dict[str, Tensor], steps: int) -> None:
     """Give a fresh state what `state_tensors` took, in the memory order that it had."""
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
         part, _, name = key.partition(".")
-        parts.get(part, {})[name] = tensor
+        parts[part][name] = tensor
     state.network.load_state_dict(parts["network"])
     parameters = dict(state.network.named_parameters())
-    for name, average in zip(parameters, state.average.average, strict=True):
-        average.copy_(parts["average"][name])
+    for kind, average in state.averages().items():
+        for name, tensor in zip(parameters, average.average, strict=True):
+            tensor.copy_(parts[kind][name])
     for key, tensor in parts["optimiser"].items():
         name, _, moment = key.rpartition(".")
         parameter = parameters[name]

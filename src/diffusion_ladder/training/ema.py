@@ -21,9 +21,14 @@ def half_life(decay: float, batch_size: int) -> float:
 
 
 class ExponentialMovingAverage:
-    """Holds the average of a network's parameters, in float32."""
+    """Holds the average of a network's parameters, in float32.
 
-    def __init__(self, network: nn.Module) -> None:
+    Attributes:
+        longest: the decay that it is to reach, see `ema_decay`.
+    """
+
+    def __init__(self, network: nn.Module, longest: float) -> None:
+        self.longest = longest
         self.average: list[Tensor] = [parameter.detach().clone() for parameter in network.parameters()]
 
     @torch.no_grad()
