@@ -258,7 +258,7 @@ def test_training_and_sampling_have_one_range_of_values():
     pixels[0, 0, 0, :2] = torch.tensor([0, 255])
     schedule = SCHEDULE.model_copy(update={"prediction_type": "sample"})
     images = rung(sample_shape=(1, 4, 4), normalisation=IMAGES, schedule=schedule)
-    training = SimpleNamespace(batch_size=8, label_dropout=0.0, flip=False, pairing="independent")
+    training = SimpleNamespace(batch_size=8, label_dropout=0.0, class_weights=None, flip=False, pairing="independent")
     batch = draw_batch(images, pixels, torch.zeros(8), training, step=0, seed=0)
     assert (batch.x0.min(), batch.x0.max()) == (-1, 1)
 

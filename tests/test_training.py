@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import EmaChoice, LossWeight, MLPNetwork, Schedule, Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler
 from diffusion_ladder.training.checkpoint import restore_state, state_tensors
@@ -15,6 +16,7 @@ from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
 from diffusion_ladder.training.loop import (
     batch_indices,
     draw_batch,
+    indices_of,
     initial_state,
     learning_rate_at,
     losses_of,
@@ -49,6 +51,7 @@ TRAINING = Training(
     ema_warmup=10,
     ema_choice=EmaChoice(decays=[], batches=4),
     label_dropout=0.0,
+    class_weights=None,
     flip=False,
     pairing="independent",
     loss_weight=UNIFORM,
@@ -119,6 +122,33 @@ def test_labels_are_dropped_at_the_rate_that_was_asked_for():
     kept = batch.labels != 2
     expected = labels[batch_indices(0, 4000, 4000, 0, "test")]
     assert torch.equal(batch.labels[kept], expected[kept])
+
+
+def test_class_weights_are_the_shares_of_the_classes_and_all_examples_of_a_class_are_alike():
+    labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)[
+        torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    ]
+    settings = TRAINING.model_copy(update={"batch_size": 20_000, "class_weights": [1.0, 2.0, 1.0]})
+    indices = indices_of(0, labels, settings, 0, "test")
+    shares = labels[indices].bincount() / 20_000
+    torch.testing.assert_close(shares, torch.tensor([0.25, 0.5, 0.25]), rtol=0, atol=0.015)  # four deviations and more
+    rare = indices[labels[indices] == 2].bincount(minlength=1000)[labels == 2]
+    assert (rare - 500).abs().max() < 5 * 500**0.5
+    assert torch.equal(indices, indices_of(0, labels, settings, 0, "test"))
+    assert not torch.equal(indices, indices_of(1, labels, settings, 0, "test"))
+
+
+def test_without_class_weights_the_examples_are_those_of_the_shuffles():
+    labels = torch.arange(100) % 2
+    for step in range(5):
+        expected = batch_indices(step, TRAINING.batch_size, 100, 3, "test")
+        assert torch.equal(indices_of(step, labels, TRAINING, 3, "test"), expected)
+
+
+def test_a_class_weight_without_examples_is_refused():
+    settings = TRAINING.model_copy(update={"class_weights": [1.0, 1.0, 1.0]})
+    with pytest.raises(UserError, match="class_weights: the training split has no example of class 1"):
+        indices_of(0, torch.tensor([0, 2, 2]), settings, 0, "test")
 
 
 def test_the_loss_is_algorithm_1():

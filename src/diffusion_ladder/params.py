@@ -378,6 +378,7 @@ class Training(Section):
     ema_warmup: Positive
     ema_choice: EmaChoice
     label_dropout: Share
+    class_weights: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)] | None
     flip: bool
     pairing: Literal["independent", "optimal_transport"]
     loss_weight: LossWeight
@@ -528,6 +529,12 @@ class Parameters(Section):
                 raise ValueError(f"{key}: {count} is no multiple of {classes} classes")
         if model.training.label_dropout and classes == 1:
             raise ValueError(f"models.{name}.training.label_dropout: {model.dataset} has no labels to drop")
+        weights = model.training.class_weights
+        if weights is not None and len(weights) != classes:
+            raise ValueError(
+                f"models.{name}.training.class_weights: {len(weights)} weights for {model.dataset}, which has"
+                f" {f'{classes} classes' if classes > 1 else 'no classes to weigh'}"
+            )
         if sampling.guidance_scale != 1 and not model.training.label_dropout:
             raise ValueError(f"sampling.{name}.guidance_scale: needs a null label (training.label_dropout above 0)")
 

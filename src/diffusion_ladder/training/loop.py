@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.targets import loss_weight, target_mean_square, training_target
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import LossWeight, Training
 from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
@@ -119,6 +120,34 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int, model: str)
     return indices
 
 
+def weighted_indices(step: int, labels: Tensor, settings: Training, seed: int, model: str) -> Tensor:
+    """The examples of a step (counted from 0) where the classes have shares of their own: (B,) indices.
+
+    Each is drawn on its own: first a class by `settings.class_weights`, then one of its examples, all alike.
+
+    Raises:
+        UserError: a class has no example.
+    """
+    weights = torch.tensor(settings.class_weights, dtype=torch.float64)  # (K,)
+    labels = labels.cpu()
+    counts = labels.bincount(minlength=len(weights))  # (K,)
+    if not counts.all():
+        empty = counts.argmin().item()
+        raise UserError(f"models.{model}.training.class_weights: the training split has no example of class {empty}")
+    random = generator(seed, "train", model, "order", "weighted", step)
+    classes = weights.multinomial(settings.batch_size, replacement=True, generator=random)  # (B,)
+    within = (torch.rand(settings.batch_size, generator=random, dtype=torch.float64) * counts[classes]).long()
+    by_class = labels.argsort(stable=True)  # (N,)
+    return by_class[(counts.cumsum(0) - counts)[classes] + within]
+
+
+def indices_of(step: int, labels: Tensor, settings: Training, seed: int, model: str) -> Tensor:
+    """The examples of a step: (B,) indices."""
+    if settings.class_weights is not None:
+        return weighted_indices(step, labels, settings, seed, model)
+    return batch_indices(step, settings.batch_size, len(labels), seed, model)
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on the device; a GPU fetches it from pinned memory while the host goes on."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
@@ -126,7 +155,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 def draw_batch(rung: Rung, data: Tensor, labels: Tensor, settings: Training, step: int, seed: int) -> Batch:
     """Lines 2 to 4 of algorithm 1: x_0 from the data, t uniform over all T steps, epsilon standard normal."""
-    indices = sent(batch_indices(step, settings.batch_size, len(data), seed, rung.model), data.device)
+    indices = sent(indices_of(step, labels, settings, seed, rung.model), data.device)
     x0 = normalise(data[indices], rung.normalisation)
     random = generator(seed, "train", rung.model, "noise", step)
     timesteps = torch.randint(rung.schedule.T, (len(x0),), generator=random)
