@@ -795,6 +795,16 @@ def test_ddim_refuses_to_step_unprepared_or_beyond_the_noise_there_is() -> None:
         OURS["ddim"].step(prepared("ddim", 10), x, 900, x, eta=10.0, generator=generator())
 
 
+@kinds
+def test_fractions_of_a_timestep_are_no_timestep(kind: str) -> None:
+    for family in (OURS, PUBLIC, THEIRS):
+        scheduler = family[kind]()
+        scheduler.set_timesteps(1000)
+        for timestep in (500.5, torch.tensor(500.5)):
+            with pytest.raises((TypeError, IndexError)):
+                scheduler.step(torch.ones(1, 1, 2, 2), timestep, torch.ones(1, 1, 2, 2))
+
+
 def prepared(kind: str, steps: int) -> Any:
     scheduler = OURS[kind]()
     scheduler.set_timesteps(steps)

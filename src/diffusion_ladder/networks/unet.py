@@ -31,7 +31,7 @@ class ResidualBlock(nn.Module):
     """Two convolutions around a time conditioning, with a shortcut: x + conv2(f(conv1(x), time)).
 
     With `scale_shift` the time scales and shifts the second norm's output (Dhariwal and Nichol 2021,
-    arXiv 2105.05233, eq. 6 as AdaGN); without, it is added after the first convolution, as in DDPM.
+    arXiv 2105.05233, section 3.1, as AdaGN); without, it is added after the first convolution, as in DDPM.
     """
 
     def __init__(self, in_channels: int, out_channels: int, options: BlockOptions) -> None:

@@ -4,6 +4,7 @@ What DDIM's paper calls alpha_t is alpha_bar_t here, as everywhere else.
 """
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class DDIMScheduler(DiscreteScheduler):
         or one per sample) or given. use_clipped_model_output derives epsilon anew from the clipped x_0.
         Returns .prev_sample and .pred_original_sample, or a tuple of the two.
         """
-        t, previous_t = int(timestep), self.previous_timestep(timestep)
+        t, previous_t = index(timestep), self.previous_timestep(timestep)
         alpha_bar, alpha_bar_previous = self.alpha_bar_pair(t, previous_t, sample.dtype)
         x0, epsilon = self.read_prediction(model_output, sample, alpha_bar)  # eq. 9
         if use_clipped_model_output:

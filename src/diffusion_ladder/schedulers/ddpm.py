@@ -1,6 +1,7 @@
 """Denoising diffusion probabilistic models: Ho, Jain and Abbeel, arXiv 2006.11239."""
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class DDPMScheduler(DiscreteScheduler):
         model_output, sample: (B, ...), model_output with twice the channels where it brings its variance along.
         generator: one, or one per sample. Returns .prev_sample and .pred_original_sample, or a tuple of the two.
         """
-        t = int(timestep)
+        t = index(timestep)
         model_output, predicted_variance = self.split_variance(model_output, sample)
         alpha_bar, alpha_bar_previous = self.alpha_bar_pair(t, sample.dtype)
         x0 = self.read_prediction(model_output, sample, alpha_bar).x0  # eq. 15
