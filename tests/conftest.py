@@ -32,12 +32,13 @@ def run(command: list[str], folder: Path, **environment: str) -> subprocess.Comp
 def builds(tmp_path_factory) -> dict[str, Path]:
     """Two copies of the project with the smoke preset, built by `dvc repro` side by side.
 
-    `elsewhere` is built with another hash seed, locale, time zone, umask and folder.
+    `elsewhere` is built with another hash seed, locale, time zone, umask, folder, and wish for threads.
     """
     surroundings = {
         "smoke": ("umask 022", {"PYTHONHASHSEED": "0"}),
         "elsewhere": ("umask 027", {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Kathmandu"}),
     }
+    wishes = {"smoke": "1", "elsewhere": "2"}  # which params.yaml overrules
     folders, processes = {}, []
     for name, (umask, environment) in surroundings.items():
         folders[name] = folder = tmp_path_factory.mktemp(name) / f"a {name} project"
@@ -45,7 +46,8 @@ def builds(tmp_path_factory) -> dict[str, Path]:
         assert copied.returncode == 0, copied.stderr
         with open(folder / "build.log", "w") as log:
             command = ["sh", "-c", f"{umask} && exec dvc repro"]
-            variables = as_activated(**environment)
+            threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), wishes[name])
+            variables = as_activated(**environment, **threads)
             processes.append(subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=subprocess.STDOUT))
     for process, folder in zip(processes, folders.values(), strict=True):
         assert process.wait() == 0, (folder / "build.log").read_text()[-3000:]

@@ -117,9 +117,12 @@ def test_a_killed_training_ends_as_if_nothing_had_happened(smoke, project):
 def test_dvc_goes_on_where_it_was_killed(smoke, project):
     forget(project, "circles")
     command = ["dvc", "repro", "train@circles"]
-    stop(project, "circles", start(project, command), 20, signal.SIGKILL, writing=False)
+    said = stop(project, "circles", start(project, command), 10, signal.SIGINT, writing=False)  # as Ctrl-C does
+    assert f"train@circles: stopped after step {last_step(project, 'circles')}, saved in .checkpoints/circles" in said
+    assert "exited with 130" in said
+    stop(project, "circles", start(project, command), 30, signal.SIGKILL, writing=False)
     step = last_step(project, "circles")
-    assert 20 <= step < STEPS["circles"]
+    assert 30 <= step < STEPS["circles"]
     finished = run(command, project)
     assert finished.returncode == 0, finished.stderr
     assert f"train@circles: goes on after step {step}" in finished.stderr

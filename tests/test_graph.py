@@ -214,6 +214,14 @@ def test_the_same_work_gives_the_same_bytes_under_another_hash_seed_locale_zone_
     assert hashes(builds["smoke"]) == hashes(builds["elsewhere"])
 
 
+def test_threads_are_fixed_and_recorded(builds):
+    for folder in builds.values():
+        threads = yaml.safe_load((folder / "params.yaml").read_text())["runtime"]["threads"]
+        for stage, definition in declared(folder).items():
+            record = json.loads((folder / "reports/run" / f"{stage}.json").read_text())
+            assert record["threads"] == (threads if "runtime" in definition.get("params", []) else 1), stage
+
+
 def test_verify_finds_a_rotten_output_that_dvc_calls_up_to_date(smoke, tmp_path):
     assert run([sys.executable, "-m", "diffusion_ladder.verify"], smoke).returncode == 0
     copy = tmp_path / "copy"
