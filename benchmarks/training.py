@@ -93,6 +93,8 @@ def ours(task: Task, runtime: Runtime, change: Callable[[nn.Module], object] = l
     chosen = compute.configure(runtime)
     rung = our_rung(task, chosen.device)
     change(rung.network)
+    if runtime.compile != "never":
+        rung.network.compile(mode=runtime.compile)
     data, labels = (tensor.to(chosen.device) for tensor in (task.images, task.labels))
     scheduler = build_scheduler(task.model.schedulers.training, task.model.schedule)
     steps = loop.train(rung, scheduler, data, labels, task.model.training, 0, chosen.precision)
@@ -136,6 +138,8 @@ def contenders_of(task: Task, device: torch.device) -> dict[str, Contender]:
     """Ours and the peer's in both precisions, and ours with one measure taken back."""
     bf16, float32 = (task.runtime.model_copy(update={"precision": name}) for name in ("bf16", "float32"))
     fused = ours(task, bf16)
+    modes = {"compiled": "default", "CUDA graphs": "reduce-overhead"} if device.type == "cuda" else {}
+    compiled = {f"ours, {name}": bf16.model_copy(update={"compile": mode}) for name, mode in modes.items()}
     return {
         "ours": ours(task, bf16),
         "plain float32": plain(task, device, bf16=False),
@@ -145,6 +149,7 @@ def contenders_of(task: Task, device: torch.device) -> dict[str, Contender]:
         "ours, fused attention": Contender(
             fused.steps, lambda: (compute.configure(bf16), torch.backends.cuda.enable_flash_sdp(True))
         ),
+        **{name: ours(task, runtime) for name, runtime in compiled.items()},
     }
 
 

@@ -135,6 +135,8 @@ def run_training(
     """
     settings, is_main = stage.parameter(f"models.{stage.key}.training"), stage.launch.is_main
     previewed = preview_steps(settings, stage.parameter(f"models.{stage.key}.previews"))
+    if (mode := stage.parameter("runtime").compile) != "never":
+        rung.network.compile(mode=mode)  # in place: the weights keep their names
     state, history = initial_state(rung, settings), History(settings, rung.schedule.T, stage.device)
     begin(stage, checkpoints, state, history, processes)
     seed, precision = stage.parameter("seed"), stage.precision

@@ -218,3 +218,19 @@ def attention_switches():
     yield
     torch.backends.cuda.enable_flash_sdp(before[0])
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before[1])
+
+
+@pytest.mark.slow
+def test_a_compiled_network_keeps_the_names_of_its_weights_and_its_answers():
+    """Traced and run by PyTorch's own kernels: no C++ compiler is asked for."""
+    network, x = image_network("diffusers_unet"), torch.randn(2, 3, 16, 16)
+    names = list(network.state_dict())
+    answers = []
+    for compiled in (False, True):
+        if compiled:
+            network.compile(backend="aot_eager")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            answers.append(network(x, torch.tensor([3, 900])).float())
+    assert list(network.state_dict()) == names
+    assert torch.allclose(*answers, atol=1e-2)
+    assert not torch.equal(answers[0], torch.zeros_like(answers[0]))

@@ -42,6 +42,7 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "float32", "tf32", "bf16"]
+    compile: Literal["never", "default", "reduce-overhead"]
     threads: Positive
 
 
