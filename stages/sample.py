@@ -10,7 +10,7 @@ from diffusion_ladder.artifacts import write_tensors
 from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.rungs import load_rung, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
-from diffusion_ladder.sampling.loop import Samples, draw_samples
+from diffusion_ladder.sampling.loop import Samples, draw_samples, sampler_for
 
 
 def facts_of(stage: Stage, use: str, drawn: Samples) -> dict[str, object]:
@@ -23,6 +23,7 @@ def facts_of(stage: Stage, use: str, drawn: Samples) -> dict[str, object]:
         "spacing": settings.spacing,
         "eta": settings.eta,
         "guidance_scale": settings.guidance_scale,
+        "guidance_interval": settings.guidance_interval,
         "seed": stage.parameter("seed"),
     }
 
@@ -41,8 +42,8 @@ def draw_files(stage: Stage, processes: Processes) -> dict[str, tuple[dict[str, 
     precision, seed = stage.precision, stage.parameter("seed")
     for use, (steps, count) in runs.items():
         sampler = stage.parameter(f"models.{stage.key}.schedulers.{use}")
-        total = count * (rung.schedule.T if steps == "all" else steps)
-        bar: dict[str, Any] = {"desc": f"{stage.label} {sampler}", "unit": " evaluations", "unit_scale": True}
+        total = count * len(sampler_for(sampler, rung, settings, steps)[0].timesteps)
+        bar: dict[str, Any] = {"desc": f"{stage.label} {sampler}", "unit": " steps", "unit_scale": True}
         with tqdm(total=total // processes.count, disable=not stage.launch.is_main, **bar) as progress:
             drawn = draw_samples(rung, sampler, settings, steps, count, seed, precision, progress.update, processes)
         facts[use] = facts_of(stage, use, drawn)
