@@ -17,19 +17,20 @@ def draw_noise(
     sequence of one counts as that generator. A CPU generator draws on the CPU, whatever the device.
     Raises ValueError when a sequence's length isn't the batch's, or when a generator can't serve the device.
     """
+    device = torch.device(device)
     if not isinstance(generator, Sequence):
-        return draw(shape, generator, device, dtype)
+        return draw(shape, generator, device, dtype).to(device)
     if len(generator) == 1:
-        return draw(shape, generator[0], device, dtype)
+        return draw(shape, generator[0], device, dtype).to(device)
     if len(generator) != shape[0]:
         raise ValueError(f"{len(generator)} generators for a batch of {shape[0]} samples: give one, or one per sample")
-    return torch.cat([draw((1, *shape[1:]), each, device, dtype) for each in generator])
+    one = (1, *shape[1:])
+    return torch.cat([draw(one, each, device, dtype) for each in generator]).to(device)  # one copy to a GPU, not B
 
 
-def draw(shape: Sequence[int], generator: Generator | None, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """Standard normal noise from one generator (None: torch's global one), drawn where the generator lives."""
-    device = torch.device(device)
+def draw(shape: Sequence[int], generator: Generator | None, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Standard normal noise for a device from one generator (None: torch's global one), where the generator lives."""
     source = device if generator is None else generator.device
     if source.type not in (device.type, "cpu"):
         raise ValueError(f"a generator on {source} can't draw noise for {device}: use one on the CPU or there")
-    return torch.randn(tuple(shape), generator=generator, device=source, dtype=dtype).to(device)
+    return torch.randn(tuple(shape), generator=generator, device=source, dtype=dtype)
