@@ -32,6 +32,7 @@ STAGES = {
     *(f"{stage}@{key}" for stage in ("fetch", "preprocess", "render_data") for key in DATASETS),
     *(f"train_classifier@{key}" for key in ("mnist", "faces")),
     *(f"{stage}@{key}" for stage in ("train", "sample", "evaluate", "render") for key in MODELS),
+    *(f"compare_scores@{key}" for key in ("circles", "moons")),
 }
 
 

@@ -5,7 +5,7 @@ Only the stage check_params imports this, so that a new check makes nothing run 
 
 from diffusion_ladder.diffusion.terminal_snr import NO_SIGNAL
 from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.params import Model, Parameters, Portraits, Sampling
+from diffusion_ladder.params import Model, Parameters, Portraits, Sampling, Scores
 
 DIGIT_SIZE = 28  # side of every image of the MNIST family, in pixels
 
@@ -19,6 +19,8 @@ def check_consistency(parameters: Parameters) -> None:
     for name, classifier in parameters.classifiers.items():
         if parameters.datasets[classifier.dataset].kind == "points":
             raise ParameterError(f"classifiers.{name}.dataset: {classifier.dataset} are points, which have no classes")
+    for name, scores in parameters.scores.items():
+        check_scores(parameters, name, scores)
     for name, model in parameters.models.items():
         check_judge(parameters, name, model)
         check_sizes(parameters, name, model)
@@ -31,6 +33,16 @@ def check_consistency(parameters: Parameters) -> None:
             raise ParameterError(
                 f"evaluation.{name}.sample_count: {compared} is more than sampling.{name}.count = {drawn}"
             )
+
+
+def check_scores(parameters: Parameters, name: str, scores: Scores) -> None:
+    """Only a rung whose data are points has an exact score that can be drawn."""
+    points = [key for key, model in parameters.models.items() if parameters.datasets[model.dataset].kind == "points"]
+    if name not in points:
+        raise ParameterError(f"scores.{name}: no model of points is called so, but {' and '.join(points)} are")
+    if scores.dataset != parameters.models[name].dataset:
+        trained_on = parameters.models[name].dataset
+        raise ParameterError(f"scores.{name}.dataset: {scores.dataset}, but models.{name}.dataset is {trained_on}")
 
 
 def check_judge(parameters: Parameters, name: str, model: Model) -> None:

@@ -455,6 +455,17 @@ class Figures(Section):
     frames_per_second: Positive
 
 
+class Scores(Section):
+    """How a rung's learnt score is held against the exact one."""
+
+    dataset: str
+    fields_at: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=3, max_length=3)]
+    reach: PositiveFloat
+    grid: Annotated[int, Field(ge=2)]
+    error_timesteps: Annotated[int, Field(ge=2)]
+    error_points: Positive
+
+
 class SchedulerComparison(Section):
     """How the from-scratch schedulers are run beside diffusers'."""
 
@@ -488,6 +499,7 @@ class Parameters(Section):
     sampling: dict[str, Sampling]
     evaluation: dict[str, Evaluation]
     figures: dict[str, Figures]
+    scores: dict[str, Scores]
     scheduler_comparison: SchedulerComparison
 
     @model_validator(mode="after")

@@ -4,6 +4,9 @@ The best prediction of x_0, in squared error, is its mean given x_t, E[x_0 | x_t
 from it. For Gaussian data and for a finite data set this mean is known exactly.
 """
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -11,6 +14,7 @@ from diffusion_ladder.diffusion.schedules import signal_and_noise_scales
 from diffusion_ladder.diffusion.targets import training_target, x0_and_epsilon
 
 CHUNK = 512  # noisy samples that are compared with a whole data set at once
+WITHOUT_CANCELLATION = "donot_use_mm_for_euclid_dist"  # torch's other way subtracts large squares
 
 
 def gaussian_x0(x_t: Tensor, alpha_bar_t: Tensor | float, mean: Tensor | float, std: Tensor | float) -> Tensor:
@@ -34,13 +38,24 @@ def data_set_x0(x_t: Tensor, alpha_bar_t: float, data: Tensor) -> Tensor:
         alpha_bar_t: below 1, of the whole batch.
         data: (N, ...).
     """
-    signal, variance = alpha_bar_t**0.5, 1 - alpha_bar_t
     points = data.flatten(1).to(x_t.dtype)  # (N, D)
-    means = []
-    for queries in x_t.flatten(1).split(CHUNK):  # (C, D)
-        squared = torch.cdist(queries, signal * points, compute_mode="donot_use_mm_for_euclid_dist").square()  # (C, N)
-        means.append((-squared / (2 * variance)).softmax(dim=1) @ points)
+    means = [weights.softmax(dim=1) @ points for weights in log_weights(x_t.flatten(1), alpha_bar_t, points)]
     return torch.cat(means).reshape(x_t.shape)
+
+
+def data_set_log_density(x_t: Tensor, alpha_bar_t: float, data: Tensor) -> Tensor:
+    """log q(x_t), (B,), of the same data: equally likely points, scaled, with Gaussian noise around each."""
+    points = data.flatten(1).to(x_t.dtype)  # (N, D)
+    N, D = points.shape
+    sums = [weights.logsumexp(dim=1) for weights in log_weights(x_t.flatten(1), alpha_bar_t, points)]
+    return torch.cat(sums) - math.log(N) - D / 2 * math.log(2 * math.pi * (1 - alpha_bar_t))
+
+
+def log_weights(x_t: Tensor, alpha_bar_t: float, points: Tensor) -> Iterator[Tensor]:
+    """-|x_t - sqrt(alpha_bar) x_i|^2 / (2 (1 - alpha_bar)), (C, N), of a few of x_t (B, D) at once."""
+    for queries in x_t.split(CHUNK):
+        squared = torch.cdist(queries, alpha_bar_t**0.5 * points, compute_mode=WITHOUT_CANCELLATION).square()
+        yield -squared / (2 * (1 - alpha_bar_t))
 
 
 def prediction_of(prediction_type: str, x0: Tensor, x_t: Tensor, alpha_bar_t: Tensor | float) -> Tensor:

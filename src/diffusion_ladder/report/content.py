@@ -195,6 +195,7 @@ class Reader:
         model, sampling = self.parameters.models[key], self.parameters.sampling[key]
         dataset = self.parameters.datasets[model.dataset]
         measured = self.json("reports", "metrics", f"{key}.json")
+        measured |= self.json("reports", "metrics", "scores", f"{key}.json")
         metrics = metrics_of(measured)
         new_equations, known_equations = self.equations(model, sampling, metrics)
         new_code, known_code = self.code(key, model, sampling)
@@ -217,7 +218,7 @@ class Reader:
             card=card,
             card_shown_in=self.first_in(f"card {model.dataset}", key) if card else None,
             card_pictures=self.pictures("data", model.dataset),
-            pictures=self.pictures("figures", key),
+            pictures=[*self.pictures("figures", key), *self.pictures("figures", "scores", key)],
             metrics=metrics,
             facts=facts_of(measured),
             judge=judge,

@@ -89,6 +89,9 @@ HEADLINES = ("wasserstein_2", "frechet_distance", "label_accuracy", "class_balan
 FACTS = {
     "judge": "Judged by",
     "tube_radius": "Tube radius, in units of the data",
+    "score_error_low_noise": "Relative error of the learnt score, with little noise",
+    "score_error_middle_noise": "Relative error of the learnt score, with middling noise",
+    "score_error_high_noise": "Relative error of the learnt score, with much noise",
     "extractor": "Features and classes from",
     "extractor_accuracy": "Accuracy of that classifier on held-out images",
     "extractor_sha256": "SHA-256 of its weights",

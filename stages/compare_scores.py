@@ -1,0 +1,69 @@
+"""Hold one 2D rung's learnt score against the exact one: as numbers, and in figures."""
+
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_ladder.artifacts import read_metadata, read_tensors, write_bytes, write_json, write_tensors
+from diffusion_ladder.data.normalise import Normalisation, normalise
+from diffusion_ladder.diffusion.targets import x0_and_epsilon
+from diffusion_ladder.evaluation.scores import Epsilon, score_errors, score_fields, spread_timesteps
+from diffusion_ladder.figures.scores import exhibits
+from diffusion_ladder.figures.style import house_style
+from diffusion_ladder.randomness import generator
+from diffusion_ladder.rungs import Rung, load_rung, noise_schedule, parameter_count
+from diffusion_ladder.runtime import Stage, run_stage
+from diffusion_ladder.sampling.guidance import conditional
+
+
+def learnt_epsilon(rung: Rung) -> Epsilon:
+    """The network's epsilon, whatever it predicts, in float32."""
+    predict, alpha_bar = conditional(rung, None, torch.float32), noise_schedule(rung.schedule).alpha_bar
+
+    def epsilon(x_t: Tensor, t: int) -> Tensor:
+        prediction = predict(x_t, torch.tensor(t))
+        return x0_and_epsilon(rung.schedule.prediction_type, prediction, x_t, alpha_bar[t]).epsilon
+
+    return epsilon
+
+
+@torch.no_grad()
+def main(stage: Stage) -> None:
+    """Write the fields and the errors, the errors at the timesteps shown, and the figures of both."""
+    settings = stage.parameter(f"scores.{stage.key}")
+    path = f"data/processed/{settings.dataset}.safetensors"
+    normalisation = Normalisation.from_metadata(read_metadata(path))
+    data = {split: normalise(points, normalisation) for split, points in read_tensors(path).items() if "_" not in split}
+    rung = load_rung(f"models/{stage.key}")
+    print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
+    schedule, learnt = noise_schedule(rung.schedule), learnt_epsilon(rung)
+    shown = [max(1, round(share * schedule.T)) - 1 for share in settings.fields_at]
+    timesteps = sorted({*spread_timesteps(schedule.T, settings.error_timesteps), *shown})
+    with tqdm(total=len(timesteps), desc=stage.label, unit=" timesteps") as progress:
+        draws = generator(stage.parameter("seed"), "compare_scores", stage.key)
+        errors = score_errors(
+            learnt, data["train"], data["test"], schedule, timesteps, settings.error_points, draws, progress.update
+        )
+    fields = score_fields(learnt, data["train"], schedule, shown, settings.reach, settings.grid)
+    tensors = {f"fields.{name}": value for name, value in asdict(fields).items()}
+    write_tensors(
+        f"data/scores/{stage.key}.safetensors",
+        tensors | {f"errors.{name}": value for name, value in asdict(errors).items()},
+        {"model": stage.key},
+    )
+    at_shown = {t: error for t, error in zip(timesteps, errors.learnt.tolist(), strict=True) if t in shown}
+    names = ("low", "middle", "high")
+    numbers = {f"score_error_{name}_noise": round(at_shown[t], 6) for name, t in zip(names, shown, strict=True)}
+    write_json(f"reports/metrics/scores/{stage.key}.json", numbers)
+    folder, captions = f"reports/figures/scores/{stage.key}", []
+    with house_style():
+        for exhibit in exhibits(fields, errors):
+            write_bytes(f"{folder}/{exhibit.file}", exhibit.content)
+            captions.append(exhibit.entry())
+    write_json(f"{folder}/captions.json", captions)
+
+
+if __name__ == "__main__":
+    run_stage(main)
