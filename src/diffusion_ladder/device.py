@@ -28,7 +28,8 @@ class Compute:
     @property
     def circumstances(self) -> dict[str, str]:
         """Both in words, and the name of a GPU, for the run record."""
-        facts = {"device": self.device.type, "precision": "bf16" if self.precision == torch.bfloat16 else "float32"}
+        float32 = "tf32" if torch.backends.cudnn.allow_tf32 else "float32"
+        facts = {"device": self.device.type, "precision": "bf16" if self.precision == torch.bfloat16 else float32}
         return facts | ({"device_name": torch.cuda.get_device_name()} if self.device.type == "cuda" else {})
 
 
