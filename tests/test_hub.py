@@ -224,11 +224,21 @@ def test_a_file_that_changed_while_it_was_interrupted_is_refused_and_removed(ser
     server.cut = 5000
     failure(parquet)
     partial = next(Path("data/downloads").glob("*.partial"))
-    partial.write_bytes(b"x" * 5000)
     server.cut = None
-    assert "has SHA-256" in failure(parquet)
-    assert not files_below("data/downloads")
+    for size in (5000, len(parquet)):
+        partial.write_bytes(b"x" * size)
+        assert "has SHA-256" in failure(parquet)
+        assert not files_below("data/downloads")
+    partial.write_bytes(parquet + b"x")
     fetch(parquet)
+
+
+def test_a_download_that_was_complete_but_not_in_its_place_is_verified_and_used(server, parquet):
+    Path("data/downloads").mkdir(parents=True)
+    (Path("data/downloads") / f"{hashlib.sha256(parquet).hexdigest()}.partial").write_bytes(parquet)
+    fetch(parquet)
+    assert [asked[0] for asked in server.asked] == ["HEAD"]
+    assert [path.suffix for path in Path("data/downloads").iterdir()] == [".parquet"]
 
 
 RESPONSES = {
@@ -268,6 +278,7 @@ def test_no_network_is_explained(server, parquet, monkeypatch):
     point_at(monkeypatch, "http://127.0.0.1:1")
     assert "no connection to the hub ([Errno 111] Connection refused): connect to a network" in failure(parquet)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set: unset it to download" in failure(parquet)
     assert not files_below("data/downloads")
 
 

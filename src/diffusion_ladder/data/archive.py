@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from diffusion_ladder.artifacts import replacing
+from diffusion_ladder.data.files import refuse_full_disk
 from diffusion_ladder.errors import UserError
 
 MOST_BYTES = 1 << 30  # unpacked, of the members that are taken
@@ -30,14 +31,17 @@ def extract_members(archive: Path, names: Sequence[str], folder: Path) -> None:
             for name, member in zip(names, members, strict=True):
                 with file.open(member) as source, replacing(folder / name) as path, open(path, "wb") as target:
                     shutil.copyfileobj(source, target)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+    except OSError as error:
+        refuse_full_disk(error, folder / names[0], archive.stat().st_size)
+        raise UserError(f"{archive}: can't be unpacked to {folder} ({error})") from None
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise UserError(f"{archive}: can't be unpacked ({' '.join(str(error).split())})") from None
 
 
 def refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:
     """Raise UserError for a member that an honest archive of data doesn't have."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or ":" in member.filename:
         raise UserError(f"{archive}: refused, because its member {member.filename!r} leads out of the archive")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise UserError(f"{archive}: refused, because its member {member.filename!r} is a link")

@@ -52,7 +52,7 @@ def fetch_from_hub(settings: HubSource, folder: Path) -> dict[str, Any]:
         rows = select_columns(file, settings.columns, target)
     except OSError as error:
         refuse_full_disk(error, target, settings.size)
-        raise
+        raise UserError(f"{target} can't be written: {' '.join(str(error).split())}") from None
     page = f"https://huggingface.co/datasets/{settings.repository}"
     return raw_card(
         folder,
@@ -122,8 +122,8 @@ def download(settings: HubSource, target: Path) -> None:
 
     partial = target.with_suffix(".partial")
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
-    if partial.is_file() and partial.stat().st_size >= settings.size:
-        partial.unlink()  # complete, and yet not in its place: not the file
+    if partial.is_file() and partial.stat().st_size > settings.size:
+        partial.unlink()
     try:
         append_rest(settings, partial)
     except (OSError, ValueError, errors.HTTPError) as error:
