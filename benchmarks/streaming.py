@@ -37,7 +37,7 @@ SIZE = (421, 632)
 SHARD_ROWS = 5000
 GROUP_ROWS = 500
 DIFFERENT_IMAGES = 200  # repeated: to decode an image again is as much work as another one
-PEER_ROWS = 5000  # at most, decoded by the peer
+PEER_ROWS = 2000  # at most, decoded by the peer
 LABELS = LabelFilter(label_column="gender", labels={1: 0, 2: 1}, max_pixels=25_000_000, max_unusable_share=0.1)
 PREPROCESS = PortraitsPreprocess(
     input="filtered", test_fraction=0.2, image_size=64, crop="top", channels=3, class_names=["female", "male"]

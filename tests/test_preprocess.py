@@ -241,6 +241,26 @@ def test_the_number_of_threads_changes_no_byte(tmp_path, monkeypatch):
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_stream_is_not_read_far_ahead_and_stays_in_order(threads):
+    read = []
+
+    def items():
+        for number in range(200):
+            read.append(number)
+            yield number
+
+    for done, result in enumerate(parallel.map_in_order(lambda number: number**2, items(), threads)):
+        assert result == done**2
+        assert len(read) <= done + 1 + parallel.WAITING_PER_THREAD * threads
+    assert done == 199
+
+
+def test_what_a_thread_raises_reaches_the_reader():
+    with pytest.raises(ZeroDivisionError):
+        list(parallel.map_in_order(lambda number: 1 // (number - 5), range(10)))
+
+
 def test_grey_portraits_have_one_channel(tmp_path):
     write_filtered(tmp_path, [encoded(noise((16, 16), seed=i)) for i in range(8)], [0, 1] * 4)
     splits = portraits.preprocess(tmp_path, PREPROCESS.model_copy(update={"channels": 1}))

@@ -276,6 +276,53 @@ def test_pictures_are_embedded_unchanged(pages, root):
     assert pages.linked == []
 
 
+@pytest.fixture(scope="module")
+def other_data(root, tmp_path_factory):
+    """The report where faces are photographs in a file of the user's, some of which can't be used."""
+    folder = tmp_path_factory.mktemp("other data") / "project"
+    shutil.copytree(root, folder)
+    path = folder / "reports/data/faces.json"
+    card = json.loads(path.read_text()) | {
+        "synthetic": False,
+        "licence": "not stated",
+        "parameters": {"revision": "abc123"},
+        "label_column": "sort",
+        "labels": {"1": 0, "2": 1, "zwei": 1},
+        "dropped": {"sort 0": 40, "truncated image": 2},
+        "unusable_rows": [{"file": "mine-00001.parquet", "row": 17, "reason": "truncated image"}],
+    }
+    write_json(path, card)
+    figures = folder / "reports/data/faces"
+    figures.mkdir()
+    (figures / "examples.png").write_bytes(picture_bytes(222))
+    write_json(figures / "captions.json", [{"file": "examples.png", "title": "Examples", "caption": "C", "alt": "E"}])
+    return build_pages(folder, PARAMETERS), picture_bytes(222)
+
+
+def test_the_card_says_what_was_dropped_and_what_may_not_be_published(other_data):
+    pages, _ = other_data
+    words = " ".join(" ".join(Page(pages.html).texts).split())
+    assert complaints_about(pages.html) == []
+    for text in (words, pages.markdown.replace("`", "")):
+        assert "must not be committed or published without the right to" in text
+        assert re.search(r"Revision[ |]+abc123", text)
+        assert re.search(r"42 of 4,012: *40 \(sort 0\) *, *2 \(truncated image\)", text)
+        assert "row 17 of mine-00001.parquet: truncated image" in text
+        assert re.search(r"by the column sort *: 1 is female, 2 is male, zwei is male", text)
+
+
+def test_drawings_bear_no_such_note(pages):
+    assert "must not be committed" not in pages.html + pages.markdown
+
+
+def test_the_figures_of_a_card_stand_in_the_chapter_that_shows_it(other_data):
+    pages, content = other_data
+    embedded = [base64.b64decode(url.split(",")[1]) for url in Page(pages.html).all("img", "src")]
+    assert embedded.count(content) == 1
+    assert pages.markdown.count("](data/faces/examples.png)") == 1
+    assert pages.html.index('href="data/faces/examples.png"') > pages.html.index('id="faces"')
+
+
 def test_animations_can_be_stopped(pages):
     moving = [chunk.split("<img")[0] for chunk in pages.html.split("<details open>")[1:]]
     assert len(moving) == len(PARAMETERS.models)
