@@ -95,6 +95,10 @@ class History:
         self.preview_steps.append(self.steps)
         self.previews.append(samples)
 
+    def all_previews(self) -> dict[str, Tensor]:
+        """Samples (P, N, ...) of all previews, and the steps (P,) after which they were drawn."""
+        return {"samples": torch.stack(self.previews), "steps": torch.tensor(self.preview_steps)}
+
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds of it, with `facts`."""
         previews = {f"preview.{step}": samples for step, samples in zip(self.preview_steps, self.previews, strict=True)}
