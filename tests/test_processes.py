@@ -192,7 +192,7 @@ def start_and_hit(folder: Path, step: int, rank: int | None, number: int) -> tup
         time.sleep(0.001)
     workers = {worker.environ()["RANK"]: worker.pid for worker in psutil.Process(launcher.pid).children()}
     os.kill(launcher.pid if rank is None else workers[str(rank)], number)
-    said = launcher.communicate(timeout=60)[1]
+    said = launcher.communicate(timeout=120)[1]
     return launcher.returncode, said
 
 
