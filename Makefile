@@ -37,6 +37,8 @@ lint: venv  ## ruff (lint and format) and mypy
 bench: venv  ## the benchmarks, each beside its peer; writes benchmarks/results/ and benchmarks/README.md
 	python benchmarks/training.py
 	python benchmarks/profiles.py
+	python benchmarks/digits.py
+	python benchmarks/page.py
 
 smoke: venv  ## the whole graph on next to nothing, in a scratch copy
 	rm -rf .smoke

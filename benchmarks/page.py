@@ -12,8 +12,8 @@ FOLDER = Path(__file__).parent
 
 
 def load(results: Path, kind: str) -> list[dict[str, Any]]:
-    """The results of a kind, training or profile, by file name."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted(results.glob(f"{kind}-*.json"))]
+    """The results of a kind, training, profile or digits, by file name."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted(results.glob(f"{kind}*.json"))]
 
 
 def machine_name(facts: dict[str, Any]) -> str:
@@ -32,7 +32,8 @@ def render(results: Path) -> str:
     )
     environment.filters["machine_name"] = machine_name
     template = environment.get_template("page.md.j2")
-    return template.render(trainings=load(results, "training"), profiles=load(results, "profile")) + "\n"
+    kinds = {"trainings": "training", "profiles": "profile", "digits": "digits"}
+    return template.render({name: load(results, kind) for name, kind in kinds.items()}) + "\n"
 
 
 def write(results: Path) -> None:

