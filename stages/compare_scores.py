@@ -9,13 +9,23 @@ from tqdm import tqdm
 from diffusion_ladder.artifacts import read_metadata, read_tensors, write_bytes, write_json, write_tensors
 from diffusion_ladder.data.normalise import Normalisation, normalise
 from diffusion_ladder.diffusion.targets import x0_and_epsilon
-from diffusion_ladder.evaluation.scores import Epsilon, score_errors, score_fields, spread_timesteps
+from diffusion_ladder.evaluation.bounds import rounded
+from diffusion_ladder.evaluation.scores import (
+    Epsilon,
+    ScoreErrors,
+    ScoreFields,
+    score_errors,
+    score_fields,
+    spread_timesteps,
+)
 from diffusion_ladder.figures.scores import exhibits
 from diffusion_ladder.figures.style import house_style
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, load_rung, noise_schedule, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.guidance import conditional
+
+LEVELS = ("low", "middle", "high")  # of noise, at the timesteps whose fields are shown
 
 
 def learnt_epsilon(rung: Rung) -> Epsilon:
@@ -29,40 +39,44 @@ def learnt_epsilon(rung: Rung) -> Epsilon:
     return epsilon
 
 
-@torch.no_grad()
-def main(stage: Stage) -> None:
-    """Write the fields and the errors, the errors at the timesteps shown, and the figures of both."""
-    settings = stage.parameter(f"scores.{stage.key}")
-    path = f"data/processed/{settings.dataset}.safetensors"
-    normalisation = Normalisation.from_metadata(read_metadata(path))
-    data = {split: normalise(points, normalisation) for split, points in read_tensors(path).items() if "_" not in split}
-    rung = load_rung(f"models/{stage.key}")
-    print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
-    schedule, learnt = noise_schedule(rung.schedule), learnt_epsilon(rung)
-    shown = [max(1, round(share * schedule.T)) - 1 for share in settings.fields_at]
-    timesteps = sorted({*spread_timesteps(schedule.T, settings.error_timesteps), *shown})
-    with tqdm(total=len(timesteps), desc=stage.label, unit=" timesteps") as progress:
-        draws = generator(stage.parameter("seed"), "compare_scores", stage.key)
-        errors = score_errors(
-            learnt, data["train"], data["test"], schedule, timesteps, settings.error_points, draws, progress.update
-        )
-    fields = score_fields(learnt, data["train"], schedule, shown, settings.reach, settings.grid)
-    tensors = {f"fields.{name}": value for name, value in asdict(fields).items()}
-    write_tensors(
-        f"data/scores/{stage.key}.safetensors",
-        tensors | {f"errors.{name}": value for name, value in asdict(errors).items()},
-        {"model": stage.key},
-    )
-    at_shown = {t: error for t, error in zip(timesteps, errors.learnt.tolist(), strict=True) if t in shown}
-    names = ("low", "middle", "high")
-    numbers = {f"score_error_{name}_noise": round(at_shown[t], 6) for name, t in zip(names, shown, strict=True)}
-    write_json(f"reports/metrics/scores/{stage.key}.json", numbers)
-    folder, captions = f"reports/figures/scores/{stage.key}", []
+def read_points(dataset: str) -> tuple[Tensor, Tensor]:
+    """The training points and the held-out ones, (N, 2) and (M, 2), normalised."""
+    path = f"data/processed/{dataset}.safetensors"
+    data, normalisation = read_tensors(path), Normalisation.from_metadata(read_metadata(path))
+    return normalise(data["train"], normalisation), normalise(data["test"], normalisation)
+
+
+def write_figures(folder: str, fields: ScoreFields, errors: ScoreErrors) -> None:
+    """Write the figures, then captions.json, which lists them."""
+    captions = []
     with house_style():
         for exhibit in exhibits(fields, errors):
             write_bytes(f"{folder}/{exhibit.file}", exhibit.content)
             captions.append(exhibit.entry())
     write_json(f"{folder}/captions.json", captions)
+
+
+@torch.no_grad()
+def main(stage: Stage) -> None:
+    """Write the fields and the errors, the errors at the timesteps shown, and the figures of both."""
+    settings = stage.parameter(f"scores.{stage.key}")
+    train, test = read_points(settings.dataset)
+    rung = load_rung(f"models/{stage.key}")
+    print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
+    schedule, learnt = noise_schedule(rung.schedule), learnt_epsilon(rung)
+    shown = [max(1, round(share * schedule.T)) - 1 for share in settings.fields_at]
+    timesteps = sorted({*spread_timesteps(schedule.T, settings.error_timesteps), *shown})
+    draws = generator(stage.parameter("seed"), "compare_scores", stage.key)
+    with tqdm(total=len(timesteps), desc=stage.label, unit=" timesteps") as progress:
+        errors = score_errors(learnt, train, test, schedule, timesteps, settings.error_points, draws, progress.update)
+    fields = score_fields(learnt, train, schedule, shown, settings.reach, settings.grid)
+    tensors = {f"fields.{name}": value for name, value in asdict(fields).items()}
+    tensors |= {f"errors.{name}": value for name, value in asdict(errors).items()}
+    write_tensors(f"data/scores/{stage.key}.safetensors", tensors, {"model": stage.key})
+    error_at = dict(zip(timesteps, errors.learnt.tolist(), strict=True))
+    numbers = {f"score_error_{name}_noise": rounded(error_at[t]) for name, t in zip(LEVELS, shown, strict=True)}
+    write_json(f"reports/metrics/scores/{stage.key}.json", numbers)
+    write_figures(f"reports/figures/scores/{stage.key}", fields, errors)
 
 
 if __name__ == "__main__":

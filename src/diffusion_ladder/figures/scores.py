@@ -128,9 +128,14 @@ def encode(figure: Figure, palette: list[style.Colour]) -> bytes:
 
 def exhibits(fields: ScoreFields, errors: ScoreErrors) -> Iterator[Exhibit]:
     """The fields side by side, and their error over t."""
-    shown = (fields.timesteps + 1).tolist()
-    at = ", ".join(f"t = {t}" for t in shown)
-    yield Exhibit(
+    yield fields_exhibit(fields)
+    yield errors_exhibit(errors, fields.timesteps)
+
+
+def fields_exhibit(fields: ScoreFields) -> Exhibit:
+    """score_fields.png."""
+    at = ", ".join(f"t = {t}" for t in (fields.timesteps + 1).tolist())
+    return Exhibit(
         "score_fields.png",
         "The learnt score beside the exact one",
         "Arrows point the way to more likely places: they are the score times the standard deviation of the noise, "
@@ -139,13 +144,17 @@ def exhibits(fields: ScoreFields, errors: ScoreErrors) -> Iterator[Exhibit]:
         "difference between the two, blank where x_t hardly ever is. Look at the rims of the shades, of which the "
         "network has seen the fewest examples, and at the blotches where there is little noise: there the exact score "
         "leads to single training points, the learnt one to the shape as a whole.",
-        f"Nine panels in three rows and {len(shown)} columns, for {at}: a field of arrows that lead to the shape of "
-        "the data, the learnt field, which looks alike, and a map of their differences.",
+        f"Panels in three rows and {len(fields.timesteps)} columns, for {at}: a field of arrows that lead to the shape "
+        "of the data, the learnt field at the same places, and a map of their differences.",
         encode(fields_figure(fields), PALETTE),
     )
+
+
+def errors_exhibit(errors: ScoreErrors, shown: Tensor) -> Exhibit:
+    """score_error.png; shown: the timesteps of the fields."""
     by_t = dict(zip((errors.timesteps + 1).tolist(), errors.learnt.tolist(), strict=True))
     worst, best = max(by_t, key=lambda t: by_t[t]), min(by_t, key=lambda t: by_t[t])
-    yield Exhibit(
+    return Exhibit(
         "score_error.png",
         "Error of the learnt score",
         "How far the learnt score is from the exact one, relative to its size (root of the mean square, over x_t as "
@@ -155,5 +164,5 @@ def exhibits(fields: ScoreFields, errors: ScoreErrors) -> Iterator[Exhibit]:
         "answer in the network's place. Dots mark the timesteps of the fields above.",
         f"Two curves over t from 1 to {max(by_t)} on logarithmic axes: the error of the learnt score, from "
         f"{by_t[min(by_t)]:.2g} to {by_t[max(by_t)]:.2g}, and that of the exact score of the held-out points.",
-        encode(errors_figure(errors, fields.timesteps), style.CHART_PALETTE),
+        encode(errors_figure(errors, shown), style.CHART_PALETTE),
     )
