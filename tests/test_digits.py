@@ -1,11 +1,14 @@
 """Digits: the embedded file, and the members of torchvision's MNIST family with their checksums and formats."""
 
 import csv
+import functools
 import gzip
 import hashlib
+import http.server
 import io
 import subprocess
 import sys
+import threading
 import tracemalloc
 import zipfile
 
@@ -234,6 +237,23 @@ def test_every_member_is_read_as_torchvision_reads_it(tmp_path, publish, name, s
     assert facts["duplicates"]["between_splits"] == 0
     assert {entry["name"] for entry in card["files"]} == {f"{name}/raw/{file}.gz" for file in files}
     assert str(tmp_path) not in str(card)
+
+
+@pytest.mark.parametrize(("name", "split"), [("KMNIST", None), ("QMNIST", "test"), ("EMNIST", "letters")])
+def test_downloaded_files_land_in_torchvision_s_layout(tmp_path, publish, name, split, capfd):
+    files = some_files(name, split)
+    offered = as_published(name, files)
+    put(tmp_path / "mirror", offered)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        publish(offered, [f"http://127.0.0.1:{server.server_address[1]}/"])
+        card = fetch(name, split, None, tmp_path / "raw")
+        server.shutdown()
+    found = {path.name: path.read_bytes() for path in (tmp_path / "raw" / name / "raw").iterdir()}
+    assert found == packed(files)
+    assert card["checked"] == digits.PUBLISHED_CHECK
+    assert "100%" in capfd.readouterr().err  # the progress bars
 
 
 def test_the_held_out_rows_of_qmnist_are_those_of_the_split(monkeypatch, tmp_path, publish):
