@@ -38,6 +38,7 @@ bench: venv  ## the benchmarks, each beside its peer; writes benchmarks/results/
 	python benchmarks/training.py
 	python benchmarks/profiles.py
 	python benchmarks/digits.py
+	python benchmarks/streaming.py
 	python benchmarks/page.py
 
 smoke: venv  ## the whole graph on next to nothing, in a scratch copy

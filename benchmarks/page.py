@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 
 def load(results: Path, kind: str) -> list[dict[str, Any]]:
-    """The results of a kind, training, profile or digits, by file name."""
+    """The results of a kind, training, profile, digits or streaming, by file name."""
     return [json.loads(path.read_text("utf-8")) for path in sorted(results.glob(f"{kind}*.json"))]
 
 
@@ -32,7 +32,7 @@ def render(results: Path) -> str:
     )
     environment.filters["machine_name"] = machine_name
     template = environment.get_template("page.md.j2")
-    kinds = {"trainings": "training", "profiles": "profile", "digits": "digits"}
+    kinds = {"trainings": "training", "profiles": "profile", "digits": "digits", "streams": "streaming"}
     return template.render({name: load(results, kind) for name, kind in kinds.items()}) + "\n"
 
 
