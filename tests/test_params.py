@@ -88,6 +88,11 @@ def test_an_impossible_value_is_refused_in_one_line_that_names_it(key, value, co
 
 
 INCONSISTENT = [
+    (
+        "datasets.faces.source",
+        "parquet",
+        "datasets.faces.sources.parquet.path: name what the source parquet is",
+    ),
     ("models.circles.judge", "data/raw/moons", "data/raw/moons can't judge circles, but data/raw/circles can"),
     ("models.faces.judge", "models/classifiers/mnist", "can't judge faces, but models/classifiers/faces can"),
     ("models.mnist_scratch.network.patch_size", 4, "divide the size by 8, which does not divide the 28 pixels"),

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from diffusion_ladder.data import drawn_portraits, local_portraits, parallel, portraits
-from diffusion_ladder.data.portrait_table import filter_portraits
+from diffusion_ladder.data.portrait_table import filter_portraits, filtered_batches, looked_at
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import (
     DicebearSource,
@@ -399,6 +399,22 @@ def test_the_number_of_threads_changes_no_byte(tmp_path, monkeypatch):
         results.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert results[0] == results[1] == results[2]
     assert set(results[0]) == {"portraits.parquet", "dropped.tsv"}
+
+
+@pytest.mark.parametrize("group_rows", [500, 100_000])
+def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path, group_rows):
+    random = numpy.random.default_rng(0)
+    images = [random.bytes(5000) for _ in range(16_000)]  # 80 MB
+    zeros = [0] * len(images)
+    table = pyarrow.table({"image": pyarrow.array(images, pyarrow.binary()), "gender": zeros, "label": zeros})
+    pyarrow.parquet.write_table(table, tmp_path / "large.parquet", row_group_size=group_rows, compression="NONE")
+    del table, images
+    before, held = pyarrow.total_allocated_bytes(), 0
+    for count, _ in enumerate(looked_at(tmp_path / "large.parquet", KEEP)):
+        held = max(held, pyarrow.total_allocated_bytes() - before) if count % 50 == 0 else held
+    for _ in filtered_batches(tmp_path / "large.parquet"):
+        held = max(held, pyarrow.total_allocated_bytes() - before)
+    assert 0 < held < 25_000_000
 
 
 def test_several_shards_follow_each_other(tmp_path):

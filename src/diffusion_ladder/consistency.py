@@ -16,6 +16,9 @@ def check_consistency(parameters: Parameters) -> None:
     Raises:
         ParameterError: one line that names the key, what was found and what would fit.
     """
+    for name, dataset in parameters.datasets.items():
+        if isinstance(dataset, Portraits):
+            check_local_source(name, dataset)
     for name, classifier in parameters.classifiers.items():
         if parameters.datasets[classifier.dataset].kind == "points":
             raise ParameterError(f"classifiers.{name}.dataset: {classifier.dataset} are points, which have no classes")
@@ -43,6 +46,13 @@ def check_scores(parameters: Parameters, name: str, scores: Scores) -> None:
     if scores.dataset != parameters.models[name].dataset:
         trained_on = parameters.models[name].dataset
         raise ParameterError(f"scores.{name}.dataset: {scores.dataset}, but models.{name}.dataset is {trained_on}")
+
+
+def check_local_source(name: str, dataset: Portraits) -> None:
+    """Files of the user's must be named."""
+    source = dataset.source
+    if source in ("parquet", "imagefolder") and getattr(dataset.sources, source).path is None:
+        raise ParameterError(f"datasets.{name}.sources.{source}.path: name what the source {source} is to read")
 
 
 def check_judge(parameters: Parameters, name: str, model: Model) -> None:

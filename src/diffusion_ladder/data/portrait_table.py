@@ -20,7 +20,9 @@ from diffusion_ladder.params import LabelFilter
 FILE_NAME = "portraits.parquet"
 DROPPED_FILE = "dropped.tsv"
 BATCH_ROWS = 16  # read and handled as one: few, because an image can have megabytes
-READ_BYTES = 1 << 20  # read ahead of each column, instead of whole row groups, whose size others choose
+# Read ahead a little of each column, instead of whole row groups, whose size others choose; pyarrow's own pre-buffering
+# would keep all that has been read.
+READING: dict[str, Any] = {"buffer_size": 1 << 20, "pre_buffer": False}
 GROUP_ROWS, GROUP_BYTES = 500, 1 << 25  # of a row group that is written, at most
 SHOWN_VALUES = 20  # of a label column, in messages and cards
 SHOWN_ROWS = 20  # of those with an unusable image, in the card
@@ -114,7 +116,7 @@ def open_portraits(path: Path, label_column: str | None = None) -> Any:
     import pyarrow.parquet
 
     with reading(path):
-        table = pyarrow.parquet.ParquetFile(path, buffer_size=READ_BYTES)
+        table = pyarrow.parquet.ParquetFile(path, **READING)
         check_columns(path, table.schema_arrow, label_column)
         return table
 
@@ -305,7 +307,7 @@ def filtered_batches(path: Path) -> Iterator[list[tuple[bytes, int]]]:
     import pyarrow.parquet
 
     with (
-        pyarrow.parquet.ParquetFile(path, buffer_size=READ_BYTES) as table,
+        pyarrow.parquet.ParquetFile(path, **READING) as table,
         tqdm(total=table.metadata.num_rows, unit=" rows", desc="preprocess") as progress,
     ):
         for batch in table.iter_batches(BATCH_ROWS, columns=["image", "label"]):
