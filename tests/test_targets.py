@@ -13,6 +13,7 @@ from diffusion_ladder.diffusion.targets import (
     PREDICTION_TYPES,
     alpha_bar_of_snr,
     loss_weight,
+    refuse_undefined_target,
     training_target,
     velocity,
     x0_and_epsilon,
@@ -83,12 +84,13 @@ def test_velocity_is_that_of_diffusers() -> None:
 def test_epsilon_is_refused_at_zero_terminal_snr_and_the_reason_given() -> None:
     x0, noise = pair(2, 2)
     alpha_bar = make_schedule("linear", 10, 1e-4, 0.02, rescale_betas_zero_snr=True).alpha_bar[[3, 9]]
-    for call in (training_target, x0_and_epsilon):
+    with pytest.raises(ValueError, match="pure noise"):
+        refuse_undefined_target("epsilon", alpha_bar)
+    for value in (alpha_bar, 0.0):
         with pytest.raises(ValueError, match="pure noise"):
-            call("epsilon", x0, noise, alpha_bar)
-        with pytest.raises(ValueError, match="pure noise"):
-            call("epsilon", x0, noise, 0.0)
+            x0_and_epsilon("epsilon", x0, noise, value)
     for prediction_type in ("sample", "v_prediction"):
+        refuse_undefined_target(prediction_type, alpha_bar)
         target = training_target(prediction_type, x0, noise, alpha_bar)
         read = x0_and_epsilon(prediction_type, target, add_noise(x0, noise, alpha_bar), alpha_bar)
         assert torch.allclose(read.x0, x0)

@@ -201,6 +201,14 @@ def test_training_at_zero_terminal_snr_stays_finite(weighting, prediction_type):
     assert all(step.loss.isfinite() and step.gradient_norm.isfinite() for step in steps)
 
 
+def test_epsilon_at_zero_terminal_snr_is_not_trained():
+    schedule = SCHEDULE.model_copy(update={"rescale_betas_zero_snr": True, "prediction_type": "epsilon"})
+    rung = new_rung(schedule=schedule)
+    steps = train(rung, build_scheduler("ddpm", schedule), points(), torch.zeros(100), TRAINING, seed=0)
+    with pytest.raises(ValueError, match="pure noise"):
+        next(steps)
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
 def test_loss_of_answering_zero_by_simulation(prediction_type):
     schedule = SCHEDULE.model_copy(update={"prediction_type": prediction_type})

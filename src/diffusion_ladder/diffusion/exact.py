@@ -61,6 +61,6 @@ def log_weights(x_t: Tensor, alpha_bar_t: float, points: Tensor) -> Iterator[Ten
 def prediction_of(prediction_type: str, x0: Tensor, x_t: Tensor, alpha_bar_t: Tensor | float) -> Tensor:
     """What a network of that prediction type answers at x_t (B, ...) if it means x_0 = x0 (B, ...).
 
-    alpha_bar_t: a number, () or (B,), below 1. Raises ValueError as `training_target` and `x0_and_epsilon` do.
+    alpha_bar_t: a number, () or (B,), below 1. Raises ValueError as `x0_and_epsilon` and `training_target` do.
     """
     return training_target(prediction_type, *x0_and_epsilon("sample", x0, x_t, alpha_bar_t), alpha_bar_t)

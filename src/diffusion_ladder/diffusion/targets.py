@@ -26,11 +26,11 @@ class CleanAndNoise(NamedTuple):
 def training_target(prediction_type: str, x0: Tensor, noise: Tensor, alpha_bar_t: Tensor | float) -> Tensor:
     """What the network should answer at x_t; x0 and noise (B, ...), alpha_bar_t a number, () or (B,).
 
-    Raises ValueError for an unknown type, and for epsilon where alpha_bar_t is 0.
+    Raises ValueError for an unknown type. Epsilon where alpha_bar_t is 0 is left to `refuse_undefined_target`, since
+    looking at numbers on a GPU would make the host wait for it at every step.
     """
     match prediction_type:
         case "epsilon":
-            refuse_value(alpha_bar_t, 0, NO_SIGNAL)
             return noise
         case "sample":
             return x0
@@ -38,6 +38,12 @@ def training_target(prediction_type: str, x0: Tensor, noise: Tensor, alpha_bar_t
             return velocity(x0, noise, alpha_bar_t)
         case _:
             raise unknown_prediction_type(prediction_type)
+
+
+def refuse_undefined_target(prediction_type: str, alpha_bar: Tensor) -> None:
+    """Raise ValueError, with the reason, for training epsilon on a schedule (T,) where an alpha_bar is 0."""
+    if prediction_type == "epsilon":
+        refuse_value(alpha_bar, 0, NO_SIGNAL)
 
 
 def target_mean_square(prediction_type: str, alpha_bar: Tensor, data_mean_square: float) -> Tensor:

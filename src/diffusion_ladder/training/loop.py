@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_ladder.data.normalise import normalise
-from diffusion_ladder.diffusion.targets import loss_weight, target_mean_square, training_target
+from diffusion_ladder.diffusion.targets import loss_weight, refuse_undefined_target, target_mean_square, training_target
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import LossWeight, Training
 from diffusion_ladder.processes import ONE_PROCESS, Processes
@@ -259,7 +259,9 @@ def train(
 
     Raises:
         ProcessLostError: another process has ended; `state` is that after the last whole step.
+        ValueError: epsilon is to be predicted at zero terminal SNR.
     """
+    refuse_undefined_target(rung.schedule.prediction_type, noise_schedule(rung.schedule).alpha_bar)
     state = state or initial_state(rung, settings)
     parameters = list(state.network.parameters())
     shared = replace(rung, network=processes.distribute(state.network))
