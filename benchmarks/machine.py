@@ -1,6 +1,7 @@
 """The machine that a benchmark ran on, and how fast it multiplies matrices."""
 
 import importlib.metadata
+import os
 import re
 import time
 from typing import Any
@@ -14,7 +15,7 @@ REPETITIONS = 8
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """What names the machine: processor or GPU, its instructions for bfloat16, threads and versions."""
+    """What names the machine: processor or GPU, its instructions for bfloat16, threads, other load and versions."""
     capabilities = torch.cpu.get_capabilities()
     return {
         "device": device.type,
@@ -22,6 +23,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         "amx": bool(capabilities.get("amx_bf16")),
         "avx512_bf16": bool(capabilities.get("avx512_bf16")),
         "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "diffusers": importlib.metadata.version("diffusers"),
     }
