@@ -9,7 +9,6 @@ benchmarks/results/streaming.json.
 import argparse
 import io
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -112,8 +111,9 @@ def measure(task: str, folder: Path) -> None:
 
 
 def peak_mib() -> float:
-    """The largest memory that this process has had resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The largest memory that this process has had resident (Linux); getrusage would count its parent's before exec."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def measured(task: str, folder: Path) -> dict[str, Any]:
