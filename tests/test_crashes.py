@@ -23,6 +23,14 @@ STEPS = {"circles": 60, "moons": 60, "mnist_scratch": 12, "mnist_diffusers": 12,
 LOG_EVERY = {"circles": 10, "moons": 10, "mnist_scratch": 4, "mnist_diffusers": 4, "faces": 2}
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_not_ignored():
+    """A shell lets what it runs in the background ignore Ctrl-C, and this process's children would do so, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def project(smoke, tmp_path_factory) -> Path:
     """The smoke build, to be trained again, with a checkpoint after every step; DVC remembers no training."""
