@@ -1,8 +1,12 @@
 """What the tests share: the working directory, and one run of the smoke graph."""
 
+import http.server
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +30,18 @@ def run(command: list[str], folder: Path, **environment: str) -> subprocess.Comp
     """Run a program of this environment in a folder."""
     variables = as_activated(**environment)
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+
+@contextmanager
+def serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[http.server.ThreadingHTTPServer]:
+    """A local server that answers in the background, at http://127.0.0.1:{server.server_port}, while the block runs."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.handle_error = lambda *arguments: None  # clients that hang up
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ import http.server
 import io
 import subprocess
 import sys
-import threading
 import tracemalloc
 import zipfile
 
 import numpy
 import pytest
 import torch
+from conftest import serving
 from pydantic import ValidationError
 
 from diffusion_ladder.artifacts import write_json
@@ -245,11 +245,9 @@ def test_downloaded_files_land_in_torchvision_s_layout(tmp_path, publish, name, 
     offered = as_published(name, files)
     put(tmp_path / "mirror", offered)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        publish(offered, [f"http://127.0.0.1:{server.server_address[1]}/"])
+    with serving(handler) as server:
+        publish(offered, [f"http://127.0.0.1:{server.server_port}/"])
         card = fetch(name, split, None, tmp_path / "raw")
-        server.shutdown()
     found = {path.name: path.read_bytes() for path in (tmp_path / "raw" / name / "raw").iterdir()}
     assert found == packed(files)
     assert card["checked"] == digits.PUBLISHED_CHECK

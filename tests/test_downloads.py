@@ -8,10 +8,10 @@ import http.server
 import io
 import shutil
 import sys
-import threading
 import time
 
 import pytest
+from conftest import serving
 
 from diffusion_ladder.data import digits, files
 from diffusion_ladder.data.mnist_family import PublishedFile
@@ -111,12 +111,8 @@ def server(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())  # the progress bars
     monkeypatch.setattr(files, "TIMEOUT_SECONDS", 0.3)
     asked = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Mirrors, asked))
-    server.handle_error = lambda *arguments: None  # clients that hang up
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    server.shutdown()
-    server.server_close()
+    with serving(functools.partial(Mirrors, asked)) as server:
+        yield f"http://127.0.0.1:{server.server_port}", asked
 
 
 def download(urls, target):

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import huggingface_hub.constants
 import pyarrow
 import pyarrow.parquet
 import pytest
+from conftest import serving
 from pydantic import ValidationError
 
 from diffusion_ladder.artifacts import read_json, sha256_of_file
@@ -111,17 +111,13 @@ def server(parquet, tmp_path, monkeypatch):
     path = state.folder / "datasets/someone/portraits/resolve/main" / FILE
     path.parent.mkdir(parents=True)
     path.write_bytes(parquet)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.state = state
-    server.handle_error = lambda *arguments: None  # clients that hang up
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    state.address = f"http://127.0.0.1:{server.server_address[1]}"
-    point_at(monkeypatch, state.address)
-    (tmp_path / "project").mkdir()
-    monkeypatch.chdir(tmp_path / "project")
-    yield state
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as server:
+        server.state = state
+        state.address = f"http://127.0.0.1:{server.server_port}"
+        point_at(monkeypatch, state.address)
+        (tmp_path / "project").mkdir()
+        monkeypatch.chdir(tmp_path / "project")
+        yield state
 
 
 def point_at(monkeypatch, address):

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import xml.etree.ElementTree
 from functools import partial
 from html.parser import HTMLParser
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import serving
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -787,11 +787,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def served(pages, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     (folder / "index.html").write_text(pages.html, encoding="utf-8")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(partial(Quiet, directory=folder)) as server:
+        yield folder, f"http://127.0.0.1:{server.server_port}"
 
 
 @pytest.mark.browser

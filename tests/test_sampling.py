@@ -7,26 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from test_training import SCHEDULE as TRAINING_SCHEDULE
 from test_training import TRAINING
 from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import MLPNetwork, Sampling, Schedule
+from diffusion_ladder.params import MLPNetwork, Sampling
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import draw_samples, frame_indices
 from diffusion_ladder.training.loop import draw_batch, train
 
-SCHEDULE = Schedule(
-    name="linear",
-    T=1000,
-    beta_start=1e-4,
-    beta_end=0.02,
-    rescale_betas_zero_snr=False,
-    prediction_type="epsilon",
-    terminal_snr_limit=1e-4,
-)
+SCHEDULE = TRAINING_SCHEDULE.model_copy(update={"beta_end": 0.02})
 SAMPLING = Sampling(
     steps=50,
     spacing="trailing",
