@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_json
+from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_json, write_table, write_tensors
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.bounds import Sizes
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
+from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.evaluation.images import evaluate_images
 from diffusion_ladder.evaluation.points import evaluate_points
 from diffusion_ladder.randomness import generator
@@ -28,8 +29,8 @@ def check_sizes(stage: Stage, sizes: Sizes, available: dict[str, Tensor]) -> Non
             )
 
 
-def judge_images(stage: Stage, samples: Tensors, comparison: Tensors, data: Tensors, **options: Any) -> dict[str, Any]:
-    """The metrics of an image rung, and which classifier found them."""
+def judge_images(stage: Stage, samples: Tensors, comparison: Tensors, data: Tensors, **options: Any) -> Findings:
+    """The findings about an image rung, and which classifier found them."""
     classifier, card = load_classifier(stage.parameter(f"models.{stage.key}.judge"))
     classifier = classifier.to(stage.device)
     print(f"{stage.label}: judged by a classifier of {parameter_count(classifier):,} parameters")
@@ -39,17 +40,25 @@ def judge_images(stage: Stage, samples: Tensors, comparison: Tensors, data: Tens
         "extractor_sha256": card["weights_sha256"],
         "extractor_accuracy": card["accuracy"],
     }
-    return evaluate_images(samples, comparison, data, **options) | facts
+    return Findings(evaluate_images(samples, comparison, data, **options) | facts)
 
 
-def judge_points(stage: Stage, samples: Tensors, comparison: Tensors, data: Tensors, **options: Any) -> dict[str, Any]:
-    """The metrics of a 2D rung, judged by the curves that its data were drawn from."""
+def judge_points(stage: Stage, samples: Tensors, comparison: Tensors, data: Tensors, **options: Any) -> Findings:
+    """The findings about a 2D rung, judged by the curves that its data were drawn from."""
     card = read_json(f"{stage.parameter(f'models.{stage.key}.judge')}/card.json")
-    return evaluate_points(samples["samples"], comparison["samples"], data, card=card, **options)
+    return Findings(evaluate_points(samples["samples"], comparison["samples"], data, card=card, **options))
+
+
+def write_findings(model: str, findings: Findings) -> None:
+    """Write each form into its place."""
+    for name, rows in findings.tables.items():
+        write_table(f"reports/tables/{model}/{name}.tsv", rows)
+    write_tensors(f"data/evaluation/{model}.safetensors", findings.tensors, {"model": model})
+    write_json(f"reports/metrics/{model}.json", findings.numbers)
 
 
 def main(stage: Stage) -> None:
-    """Write the rung's metrics."""
+    """Write what is found out about the rung."""
     dataset = stage.parameter(f"models.{stage.key}.dataset")
     path = f"data/processed/{dataset}.safetensors"
     data, metadata = read_tensors(path), read_metadata(path)
@@ -67,13 +76,13 @@ def main(stage: Stage) -> None:
 
     judge = judge_points if metadata["kind"] == "points" else judge_images
     options = {"normalisation": Normalisation.from_metadata(metadata), "sizes": sizes, "generator_of": generator_of}
-    metrics = judge(stage, samples, comparison, data, **options)
+    findings = judge(stage, samples, comparison, data, **options)
     counts = {"sample_count": sizes.sample_count, "comparison_count": len(comparison["samples"])}
     nfe = {
         "nfe": read_metadata(f"data/samples/{stage.key}.safetensors")["nfe"],
         "nfe_of_comparison": read_metadata(f"data/samples/{stage.key}.comparison.safetensors")["nfe"],
     }
-    write_json(f"reports/metrics/{stage.key}.json", metrics | counts | nfe | {"repetitions": sizes.repetitions})
+    write_findings(stage.key, findings | Findings(counts | nfe | {"repetitions": sizes.repetitions}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,27 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_table(path: str | Path, rows: Sequence[Mapping[str, float | str]]) -> None:
+    """Write rows of the same columns as tab-separated values under a header, atomically: six significant digits."""
+    lines = ["\t".join(rows[0])]
+    lines += ["\t".join(v if isinstance(v, str) else f"{v:.6g}" for v in row.values()) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_table(path: str | Path) -> list[dict[str, float | str]]:
+    """Read what `write_table` wrote: what looks like a number becomes one."""
+    header, *lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return [dict(zip(header.split("\t"), map(number_or_text, line.split("\t")), strict=True)) for line in lines]
+
+
+def number_or_text(cell: str) -> float | str:
+    """A table's cell."""
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def serialise(tensors: "dict[str, Tensor]", metadata: dict[str, Any]) -> bytes:
