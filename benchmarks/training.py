@@ -78,6 +78,7 @@ def our_rung(task: Task, device: torch.device) -> Rung:
     shape = tuple(task.images.shape[1:])
     return Rung(
         model=task.name,
+        dataset=task.name,
         network=build_network(task.model.network, shape, 3 if conditional else None, 0, task.name).to(device),
         settings=task.model.network,
         schedule=task.model.schedule,

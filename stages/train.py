@@ -26,6 +26,7 @@ def new_rung(stage: Stage, sample_shape: tuple[int, ...], metadata: dict[str, An
     network = build_network(settings, sample_shape, rows, stage.parameter("seed"), stage.key)
     return Rung(
         model=stage.key,
+        dataset=metadata["dataset"],
         network=network.to(stage.device),
         settings=settings,
         schedule=stage.parameter(f"{model}.schedule"),
@@ -40,7 +41,7 @@ def facts_of(session: Session, metadata: dict[str, Any], train_data: Tensor) -> 
     """What rung.json tells about the training."""
     rung, settings = session.rung, session.settings
     last_decay = ema_decay(settings.steps, session.state.average.longest, settings.ema_warmup)
-    return {key: metadata[key] for key in ("dataset", "kind", "class_names")} | {
+    return {key: metadata[key] for key in ("kind", "class_names")} | {
         "images_seen": settings.steps * settings.batch_size,
         "ema_half_life": half_life(last_decay, settings.batch_size),
         "final_loss": session.history.final_loss(),

@@ -70,6 +70,7 @@ class GaussianDenoiser(nn.Module):
 def rung(**changes):
     values = {
         "model": "gaussian",
+        "dataset": "plane",
         "network": GaussianDenoiser(),
         "settings": MLPNetwork(name="mlp", hidden_size=2, hidden_layers=1, time_embedding_size=2),
         "schedule": SCHEDULE,
@@ -112,6 +113,15 @@ def test_every_class_gets_the_same_noise():
     torch.testing.assert_close(drawn.states[0, :2], drawn.states[0, 2:])  # pure noise, two kept samples a class
     shift = drawn.samples[4:] - drawn.samples[:4]
     torch.testing.assert_close(shift, torch.full_like(shift, 1.5), atol=0.05, rtol=0)
+
+
+def test_rungs_of_the_same_data_start_from_the_same_noise_and_those_of_other_data_do_not():
+    first, twin, other = (
+        draw_samples(rung(model=model, dataset=dataset), "ddpm", SAMPLING, 3, 2, seed=0).states[0]
+        for model, dataset in (("one", "digits"), ("another", "digits"), ("one", "points"))
+    )
+    assert torch.equal(first, twin)
+    assert not torch.equal(first, other)
 
 
 def test_both_samplers_start_from_the_same_noise():

@@ -62,6 +62,7 @@ TRAINING = Training(
 def new_rung(**changes):
     values = {
         "model": "test",
+        "dataset": "plane",
         "network": build_network(NETWORK, (2,), None, 0, "test"),
         "settings": NETWORK,
         "schedule": SCHEDULE,

@@ -31,6 +31,7 @@ class Rung:
 
     Attributes:
         model: its key in params.yaml.
+        dataset: what it learns from: rungs of the same data start their samples from the same noise.
         network: called as `network(x_t, timestep, class_labels)`, gives the prediction.
         settings: the network's settings.
         schedule: the forward process.
@@ -41,6 +42,7 @@ class Rung:
     """
 
     model: str
+    dataset: str
     network: nn.Module
     settings: Network
     schedule: Schedule
@@ -149,6 +151,7 @@ def describe(rung: Rung) -> dict[str, Any]:
     """What rung.json says of a rung."""
     return {
         "model": rung.model,
+        "dataset": rung.dataset,
         "network": rung.settings.model_dump(),
         "schedule": rung.schedule.model_dump(),
         "terminal_snr": noise_schedule(rung.schedule).terminal_snr,
@@ -167,6 +170,7 @@ def load_rung(folder: str | Path) -> Rung:
     shape = tuple(card["sample_shape"])
     return Rung(
         model=card["model"],
+        dataset=card["dataset"],
         network=prepared(network_module(settings).load(settings, shape, Path(folder))).eval(),
         settings=settings,
         schedule=Schedule.model_validate(card["schedule"]),

@@ -113,9 +113,10 @@ def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> 
 def noise_of(rung: Rung, numbers: Tensor, seed: int) -> tuple[Tensor, list[torch.Generator]]:
     """The pure noise (B, ...) that the samples of these numbers start from, and the generators of what they go on with.
 
-    Each sample has its own, drawn on the CPU: neither its batch nor the device changes its noise.
+    Each sample has its own, drawn on the CPU: neither its batch nor the device changes its noise. It depends on the
+    data set, not on the rung, so that two rungs of the same data can be compared sample by sample.
     """
-    generators = [generator(seed, "sample", rung.model, "noise", int(number)) for number in numbers]
+    generators = [generator(seed, "sample", rung.dataset, "noise", int(number)) for number in numbers]
     x_T = torch.stack([torch.randn(rung.sample_shape, generator=each) for each in generators])
     return x_T.to(device_of(rung)), generators
 

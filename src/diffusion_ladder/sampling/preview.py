@@ -5,10 +5,9 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import unnormalise
 from diffusion_ladder.params import Previews
-from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_scheduler
 from diffusion_ladder.sampling.guidance import conditional
-from diffusion_ladder.sampling.loop import device_of, reverse_process
+from diffusion_ladder.sampling.loop import noise_of, reverse_process
 
 
 @torch.no_grad()
@@ -28,8 +27,7 @@ def draw_preview(rung: Rung, settings: Previews, seed: int, precision: torch.dty
     scheduler.set_timesteps(settings.steps)
     classes = max(1, rung.num_classes)
     indices = torch.arange(settings.count) % (settings.count // classes)
-    generators = [generator(seed, "sample", rung.model, "noise", int(index)) for index in indices]
-    x_T = torch.stack([torch.randn(rung.sample_shape, generator=g) for g in generators]).to(device_of(rung))
+    x_T, generators = noise_of(rung, indices, seed)
     labels = torch.arange(classes).repeat_interleave(settings.count // classes).to(x_T.device)
     predict = conditional(rung, labels if rung.num_classes else None, precision)
     for state in reverse_process(predict, scheduler, x_T, generators, use_clipped_model_output=settings.clip_sample):
