@@ -235,7 +235,7 @@ def known(request):
     schedule = load_parameters().models[request.param].schedule.model_copy(update={"beta_end": 0.02})  # ends in noise
     rung = Rung(
         model="ideal",
-        dataset=request.param,
+        dataset="ideal",
         network=IdealDenoiser(normalise(train, normalisation), schedule),
         settings=MLPNetwork(name="mlp", hidden_size=2, hidden_layers=1, time_embedding_size=2),
         schedule=schedule,
