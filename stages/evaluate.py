@@ -1,5 +1,6 @@
 """Measure one rung's samples against held-out data, with floor and ceiling."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_json, write_table, write_tensors
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.evaluation.bounds import Sizes
+from diffusion_ladder.evaluation.bounds import by_seed
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
 from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.evaluation.images import evaluate_images
@@ -19,38 +20,38 @@ from diffusion_ladder.runtime import Stage, run_stage
 Tensors = dict[str, Tensor]
 
 
-def check_sizes(stage: Stage, sizes: Sizes, available: dict[str, Tensor]) -> None:
+def check_sizes(stage: Stage, sample_count: int, available: dict[str, Tensor]) -> None:
     """Refuse a comparison of more samples than there are."""
     for what, values in available.items():
-        if len(values) < sizes.sample_count:
+        if len(values) < sample_count:
             raise UserError(
-                f"evaluation.{stage.key}.sample_count: {sizes.sample_count} is more than the {len(values)} {what}; "
-                "lower it"
+                f"evaluation.{stage.key}.sample_count: {sample_count} is more than the {len(values)} {what}; lower it"
             )
 
 
-def judge_images(stage: Stage, samples: Tensors, comparison: Tensors, data: Tensors, **options: Any) -> Findings:
+def judge_images(stage: Stage, samples: Tensors, data: Tensors, **options: Any) -> Findings:
     """The findings about an image rung, and which classifier found them."""
     classifier, card = load_classifier(stage.parameter(f"models.{stage.key}.judge"))
     classifier = classifier.to(stage.device)
     print(f"{stage.label}: judged by a classifier of {parameter_count(classifier):,} parameters")
-    options |= {"classifier": classifier, "class_names": card["class_names"]}
     facts = {
         "extractor": f"{card['dataset']} classifier",
         "extractor_sha256": card["weights_sha256"],
         "extractor_accuracy": card["accuracy"],
     }
-    return Findings(evaluate_images(samples, comparison, data, **options) | facts)
+    findings = evaluate_images(samples, data, classifier=classifier, class_names=card["class_names"], **options)
+    return findings | Findings(facts)
 
 
-def judge_points(stage: Stage, samples: Tensors, comparison: Tensors, data: Tensors, **options: Any) -> Findings:
+def judge_points(stage: Stage, samples: Tensors, data: Tensors, **options: Any) -> Findings:
     """The findings about a 2D rung, judged by the curves that its data were drawn from."""
     card = read_json(f"{stage.parameter(f'models.{stage.key}.judge')}/card.json")
-    return Findings(evaluate_points(samples["samples"], comparison["samples"], data, card=card, **options))
+    return evaluate_points(by_seed(samples["samples"], samples["sampling_seed"]), data, card=card, **options)
 
 
 def write_findings(model: str, findings: Findings) -> None:
-    """Write each form into its place."""
+    """Write each form into its place; the folder of the tables is there even if it stays empty."""
+    Path(f"reports/tables/{model}").mkdir(parents=True, exist_ok=True)
     for name, rows in findings.tables.items():
         write_table(f"reports/tables/{model}/{name}.tsv", rows)
     write_tensors(f"data/evaluation/{model}.safetensors", findings.tensors, {"model": model})
@@ -60,29 +61,22 @@ def write_findings(model: str, findings: Findings) -> None:
 def main(stage: Stage) -> None:
     """Write what is found out about the rung."""
     dataset = stage.parameter(f"models.{stage.key}.dataset")
-    path = f"data/processed/{dataset}.safetensors"
-    data, metadata = read_tensors(path), read_metadata(path)
-    samples = read_tensors(f"data/samples/{stage.key}.safetensors")
-    comparison = read_tensors(f"data/samples/{stage.key}.comparison.safetensors")
-    settings, seed = stage.parameter(f"evaluation.{stage.key}"), stage.parameter("seed")
-    sizes = Sizes(settings.sample_count, settings.repetitions)
-    check_sizes(
-        stage, sizes, {"samples drawn": samples["samples"], "held-out": data["test"], "trained on": data["train"]}
-    )
+    path, drawn = f"data/processed/{dataset}.safetensors", f"data/samples/{stage.key}.safetensors"
+    data, metadata, samples = read_tensors(path), read_metadata(path), read_tensors(drawn)
+    sample_count, seed = stage.parameter(f"evaluation.{stage.key}").sample_count, stage.parameter("seed")
+    groups = by_seed(samples["samples"], samples["sampling_seed"])
+    sizes = {"samples drawn from each sampling seed": groups[0], "held-out": data["test"], "trained on": data["train"]}
+    check_sizes(stage, sample_count, sizes)
 
     def generator_of(*purpose: str | int) -> torch.Generator:
         # Without the rung's name: rungs of the same data meet the same real subsets, so that their numbers compare.
         return generator(seed, stage.name, dataset, *purpose)
 
     judge = judge_points if metadata["kind"] == "points" else judge_images
-    options = {"normalisation": Normalisation.from_metadata(metadata), "sizes": sizes, "generator_of": generator_of}
-    findings = judge(stage, samples, comparison, data, **options)
-    counts = {"sample_count": sizes.sample_count, "comparison_count": len(comparison["samples"])}
-    nfe = {
-        "nfe": read_metadata(f"data/samples/{stage.key}.safetensors")["nfe"],
-        "nfe_of_comparison": read_metadata(f"data/samples/{stage.key}.comparison.safetensors")["nfe"],
-    }
-    write_findings(stage.key, findings | Findings(counts | nfe | {"repetitions": sizes.repetitions}))
+    options = {"normalisation": Normalisation.from_metadata(metadata), "generator_of": generator_of}
+    findings = judge(stage, samples, data, sample_count=sample_count, **options)
+    facts = {"sample_count": sample_count, "sampling_seeds": len(groups), "nfe": read_metadata(drawn)["nfe"]}
+    write_findings(stage.key, findings | Findings(facts))
 
 
 if __name__ == "__main__":

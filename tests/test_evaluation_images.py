@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_ladder.data.normalise import IMAGES
-from diffusion_ladder.evaluation.bounds import Sizes
 from diffusion_ladder.evaluation.classifier import Judgement, judge, new_classifier, train
 from diffusion_ladder.evaluation.images import (
     class_balance_distance,
@@ -34,7 +33,7 @@ SETTINGS = Settings(
     shift=1,
     flip=False,
 )
-SIZES = Sizes(sample_count=60, repetitions=2)
+SAMPLE_COUNT = 60
 
 
 def random_generator(seed=0):
@@ -72,13 +71,17 @@ def classifier():
     return network
 
 
-def evaluated(classifier, samples, labels=None, comparison=None, **options):
+def evaluated(classifier, samples, labels=None, **options):
     (train_images, _), (test, test_labels) = bars(200, seed=0), bars(120, seed=1)
     labels = torch.full((len(samples),), -1) if labels is None else labels
-    drawn = {"samples": samples, "labels": labels}
+    drawn = {"samples": samples, "labels": labels, "sampling_seed": torch.arange(len(samples)) * 2 // len(samples)}
     data = {"train": train_images, "test": test, "test_labels": test_labels}
-    arguments = {"class_names": ["left", "right"], "sizes": SIZES, "generator_of": partial(generator, 0)} | options
-    return evaluate_images(drawn, comparison or drawn, data, IMAGES, classifier, **arguments)
+    arguments = {
+        "class_names": ["left", "right"],
+        "sample_count": SAMPLE_COUNT,
+        "generator_of": partial(generator, 0),
+    } | options
+    return evaluate_images(drawn, data, IMAGES, classifier, **arguments).numbers
 
 
 @given(
@@ -134,9 +137,11 @@ def test_label_accuracy_and_confusions_of_a_crafted_set():
     requested = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     predicted = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0])
     probabilities = torch.nn.functional.one_hot(predicted, 2) * 0.8 + 0.1
-    judgements = {"samples": Judgement(torch.zeros(8, 4), probabilities)}
-    metrics = label_metrics(judgements, {"samples": requested}, ["female", "male"])
+    judgements = dict.fromkeys(["samples", "held_out", "noise"], Judgement(torch.zeros(8, 4), probabilities))
+    labels = {"samples": requested, "held_out": predicted, "noise": 1 - predicted}
+    metrics = label_metrics(judgements, labels, torch.tensor([0, 1] * 4), ["female", "male"])
     assert metrics["label_accuracy"] == 0.625
+    assert (metrics["label_accuracy_floor"], metrics["label_accuracy_ceiling"]) == (1, 0)
     assert metrics["requested_female_judged_male"] == 0.25
     assert metrics["requested_male_judged_female"] == 0.5
     assert judgements["samples"].confidence.tolist() == pytest.approx([0.9] * 8)
@@ -207,21 +212,16 @@ def test_the_batch_size_does_not_change_the_metrics(classifier, batch_size):
 
 def test_the_keys_of_conditional_and_unconditional_models(classifier):
     images, labels = bars(120, seed=5)
-    few = {"samples": images[:10], "labels": labels[:10]}
-    unconditional = evaluated(classifier, images, comparison=few | {"labels": torch.full((10,), -1)})
-    conditional = evaluated(classifier, images, labels, comparison=few)
+    unconditional, conditional = evaluated(classifier, images), evaluated(classifier, images, labels)
     for metrics in (unconditional, conditional):
         assert len(metrics) <= 22
         assert "frechet_distance_std" in metrics
-        assert "comparison_frechet_distance" not in metrics  # ten are too few
-        assert metrics["comparison_confidence_std"] > 0
         assert not any("fid" in key.split("_") for key in metrics)
     assert "class_balance_distance" in unconditional
     assert "label_accuracy" not in unconditional
-    assert "comparison_label_accuracy" in conditional
 
 
 def test_too_few_samples_for_the_features_have_no_frechet_distance(classifier):
-    metrics = evaluated(classifier, bars(40, seed=5)[0], sizes=Sizes(sample_count=4 * 8 - 1, repetitions=2))
+    metrics = evaluated(classifier, bars(80, seed=5)[0], sample_count=4 * 8 - 1)
     assert not any(key.startswith("frechet") for key in metrics)
     assert "class_balance_distance" in metrics

@@ -1,6 +1,7 @@
 """The metrics of 2D samples, held against closed forms, other solvers and scikit-learn's noise-free curves."""
 
 import math
+import statistics
 from functools import partial
 
 import pytest
@@ -12,12 +13,12 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import make_circles, make_moons
 
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.evaluation.bounds import Sizes, averages, noise_like, random_subset, repeated_distances
+from diffusion_ladder.evaluation.bounds import averages, by_seed, equal_sets, noise_like, over_seeds, subsets
 from diffusion_ladder.evaluation.points import curve_distances, evaluate_points, wasserstein_2
 from diffusion_ladder.randomness import generator
 
 DRAW = {"make_circles": partial(make_circles, factor=0.5), "make_moons": make_moons}
-SIZES = Sizes(sample_count=200, repetitions=3)
+SEEDS, SAMPLE_COUNT = 3, 200
 
 
 def card(source, noise=0.05, **parameters):
@@ -31,13 +32,14 @@ def real_points(source, count, seed, noise=0.05):
     return torch.from_numpy(DRAW[source](count, noise=noise, random_state=seed)[0]).float()
 
 
-def evaluated(source, samples, comparison=None, sizes=SIZES, noise=0.05, seed=0):
-    data = {"train": real_points(source, 600, 1, noise), "test": real_points(source, 400, 2, noise)}
+def evaluated(source, samples, noise=0.05, seed=0):
+    """What is measured of samples (N, 2), a third of them from each sampling seed."""
+    data = {"train": real_points(source, 600, 1, noise), "test": real_points(source, 600, 2, noise)}
     mean, std = data["train"].mean(dim=0), data["train"].std(dim=0)
     normalisation = Normalisation(tuple(mean.tolist()), tuple(std.tolist()), bytes=False)
-    comparison = samples if comparison is None else comparison
     generator_of = partial(generator, seed, "evaluate", source)
-    return evaluate_points(samples, comparison, data, normalisation, card(source, noise), sizes, generator_of)
+    groups = samples.split(len(samples) // SEEDS)
+    return evaluate_points(groups, data, normalisation, card(source, noise), SAMPLE_COUNT, generator_of).numbers
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3))
@@ -100,7 +102,7 @@ def test_a_source_without_a_known_curve_is_refused():
 
 def test_the_share_outside_the_tube_of_real_circles_is_that_of_three_standard_deviations():
     # the noise is nearly radial seen from a circle: two-sided tail of a Gaussian, 0.27 %
-    metrics = evaluated("make_circles", real_points("make_circles", 40_000, 5))
+    metrics = evaluated("make_circles", real_points("make_circles", 39_999, 5))
     assert metrics["outside_tube_share"] == pytest.approx(math.erfc(3 / math.sqrt(2)), abs=0.001)
     assert metrics["tube_radius"] == 0.15
 
@@ -108,10 +110,9 @@ def test_the_share_outside_the_tube_of_real_circles_is_that_of_three_standard_de
 @pytest.mark.parametrize("source", DRAW)
 def test_real_points_score_like_the_floor_and_noise_like_the_ceiling(source):
     train = real_points(source, 600, 1)
-    normal = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
-    sizes = Sizes(sample_count=350, repetitions=3)
-    real = evaluated(source, real_points(source, 500, 7), sizes=sizes)
-    noise = evaluated(source, train.mean(dim=0) + train.std(dim=0) * normal, sizes=sizes)
+    normal = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
+    real = evaluated(source, real_points(source, 600, 7))
+    noise = evaluated(source, train.mean(dim=0) + train.std(dim=0) * normal)
     for name in ("wasserstein_2", "outside_tube_share"):
         floor, ceiling = real[f"{name}_floor"], real[f"{name}_ceiling"]
         assert abs(real[name] - floor) < 0.4 * (ceiling - floor)
@@ -120,7 +121,7 @@ def test_real_points_score_like_the_floor_and_noise_like_the_ceiling(source):
 
 @pytest.mark.parametrize("source", DRAW)
 def test_a_dropped_mode_shows(source):
-    points, labels = DRAW[source](1000, noise=0.05, random_state=3)
+    points, labels = DRAW[source](1200, noise=0.05, random_state=3)
     dropped = evaluated(source, torch.from_numpy(points[labels == 0]).float())
     assert dropped["first_curve_share"] > 0.98
     assert dropped["first_curve_share_floor"] == pytest.approx(0.5, abs=0.02)
@@ -129,36 +130,32 @@ def test_a_dropped_mode_shows(source):
 
 
 def test_the_keys_are_flat_numbers_with_their_bounds():
-    metrics = evaluated("make_moons", real_points("make_moons", 300, 4))
+    metrics = evaluated("make_moons", real_points("make_moons", 600, 4))
     assert 10 <= len(metrics) <= 25
     for name in ("wasserstein_2", "outside_tube_share", "first_curve_share"):
         for suffix in ("", "_std", "_floor", "_ceiling"):
             assert isinstance(metrics[name + suffix], float)
-        assert metrics[f"comparison_{name}_std"] >= 0
+        assert metrics[f"{name}_std"] >= 0
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
-    samples = real_points("make_circles", 300, 4)
+    samples = real_points("make_circles", 600, 4)
     assert evaluated("make_circles", samples) == evaluated("make_circles", samples)
     assert evaluated("make_circles", samples) != evaluated("make_circles", samples, seed=1)
 
 
 def test_data_without_noise_have_no_tube():
-    assert "outside_tube_share" not in evaluated("make_circles", real_points("make_circles", 300, 4), noise=0.0)
+    assert "outside_tube_share" not in evaluated("make_circles", real_points("make_circles", 600, 4), noise=0.0)
 
 
-def test_a_comparison_with_too_few_samples_has_no_distance_but_its_averages():
-    metrics = evaluated("make_moons", real_points("make_moons", 300, 4), comparison=real_points("make_moons", 20, 5))
-    assert "comparison_wasserstein_2" not in metrics
-    assert metrics["comparison_first_curve_share_std"] > metrics["first_curve_share_std"]
-
-
-def test_a_subset_has_different_members_and_can_not_be_larger_than_the_set():
-    values = torch.arange(50)
-    subset = random_subset(values, 30, torch.Generator().manual_seed(0))
-    assert len(subset.unique()) == 30
+def test_subsets_of_a_set_share_members_only_where_it_does_not_suffice():
+    values, draws = torch.arange(50), torch.Generator().manual_seed(0)
+    assert len(torch.cat(subsets(values, 16, 3, draws)).unique()) == 48
+    more = subsets(values, 16, 4, draws)
+    assert [len(subset.unique()) for subset in more] == [16] * 4
+    assert len(torch.cat(more).unique()) < 64
     with pytest.raises(ValueError, match=r"51.*only 50"):
-        random_subset(values, 51, torch.Generator())
+        subsets(values, 51, 1, draws)
 
 
 def test_noise_has_the_mean_and_deviation_of_the_data():
@@ -168,21 +165,35 @@ def test_noise_has_the_mean_and_deviation_of_the_data():
     assert torch.allclose(noise.std(dim=0), torch.tensor([0.1, 3.0]), rtol=0.03)
 
 
-def test_the_error_of_a_share_is_that_of_a_binomial_count():
-    measured = averages("share", {"samples": torch.tensor([True] * 30 + [False] * 70)})
-    assert measured == {"share": 0.3, "share_std": pytest.approx(math.sqrt(0.3 * 0.7 / 100), rel=1e-5)}
+def test_the_deviation_of_a_share_is_over_the_seeds_and_that_of_a_bound_is_of_a_binomial_count():
+    seeds = [torch.tensor([True] * n + [False] * (20 - n)) for n in (4, 6, 11)]
+    real = torch.tensor([True] * 30 + [False] * 70)
+    measured = averages("share", seeds, floor=real)
+    shares = [0.2, 0.3, 0.55]
+    assert measured == {
+        "share": 0.35,
+        "share_std": pytest.approx(statistics.stdev(shares), rel=1e-5),
+        "share_floor": 0.3,
+        "share_floor_std": pytest.approx(math.sqrt(0.3 * 0.7 / 100), rel=1e-5),
+    }
 
 
-def test_distances_of_a_repetition_share_their_held_out_subset():
-    seen = []
+def test_samples_are_grouped_by_their_seed():
+    groups = by_seed(torch.tensor([10, 11, 20, 21, 12]), torch.tensor([0, 0, 1, 1, 0]))
+    assert [group.tolist() for group in groups] == [[10, 11, 12], [20, 21]]
 
-    def distance(members, reference):
-        seen.append(reference.tolist())
-        return float(members.mean())
 
-    sets = {role: torch.arange(20.0) for role in ("samples", "floor", "ceiling")}
-    measured = repeated_distances("d", distance, sets, torch.arange(10.0), Sizes(4, 2), partial(generator, 0))
-    assert seen[0] == seen[1] == seen[2] != seen[3] == seen[4] == seen[5]
-    means = [float(random_subset(torch.arange(20.0), 4, generator(0, "floor", i)).mean()) for i in (0, 1)]
-    assert measured["d_floor"] == pytest.approx(sum(means) / 2)
-    assert measured["d_floor_std"] == pytest.approx(abs(means[0] - means[1]) / math.sqrt(2), rel=1e-5)
+def test_each_seed_meets_held_out_data_of_its_own_and_its_bounds_the_same():
+    samples = torch.arange(0.0, 10), torch.arange(10.0, 20)
+    pools = torch.arange(100.0, 120), torch.arange(200.0, 220), torch.arange(300.0, 320)
+    sets = equal_sets(samples, *pools, size=8, generator_of=partial(generator, 0))
+    assert [bool(of_seed.samples.max() < 10) for of_seed in sets] == [True, False]
+    assert not set(sets[0].held_out.tolist()) & set(sets[1].held_out.tolist())
+    measured = over_seeds("gaps", lambda some, real: {"gap": float(real.mean() - some.mean())}, sets)
+    for key, of_seeds in {
+        "gap": [float(each.held_out.mean() - each.samples.mean()) for each in sets],
+        "gap_floor": [float(each.held_out.mean() - each.floor.mean()) for each in sets],
+        "gap_ceiling": [float(each.held_out.mean() - each.ceiling.mean()) for each in sets],
+    }.items():
+        assert measured[key] == pytest.approx(statistics.mean(of_seeds), rel=1e-5)
+        assert measured[f"{key}_std"] == pytest.approx(statistics.stdev(of_seeds), rel=1e-5)

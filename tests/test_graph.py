@@ -285,5 +285,5 @@ def test_dvc_shows_the_logs_of_training_as_charts(smoke):
 def test_the_report_knows_every_metric_that_is_measured(smoke):
     for path in {*(smoke / "reports/metrics").rglob("*.json")} - {smoke / "reports/metrics/schedulers.json"}:
         for key in json.loads(path.read_text()):
-            name = re.sub(r"(_floor|_ceiling)?(_std)?$", "", key.removeprefix("comparison_"))
+            name = re.sub(r"(_floor|_ceiling)?(_std)?$", "", key)
             assert {key, name} & {*DESCRIPTIONS, *FACTS} or CONFUSION.fullmatch(key), f"{path.name}: {key}"

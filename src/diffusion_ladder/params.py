@@ -443,7 +443,6 @@ class Evaluation(Section):
     """Sizes of a rung's evaluation."""
 
     sample_count: Annotated[int, Field(ge=2)]
-    repetitions: Annotated[int, Field(ge=2)]
 
 
 class Figures(Section):

@@ -3,13 +3,14 @@
 The floor is real data in the samples' place, the ceiling is noise in their place: standard normal in the network's
 units, which is where every sampler starts. Both are measured like the samples, against the same held-out data.
 
-Two kinds of metric need two kinds of care:
+A rung's samples are drawn several times over, each time from another sampling seed. What is measured is measured once
+for each seed; mean and standard deviation are those over the seeds. Two kinds of metric need two kinds of care:
 
-- a distance between sets is biased by their sizes: it falls as they grow. So all sets have the same size, mean and
-  standard deviation are those over draws of the subsets (of a set that has no more members than that, all are taken
-  every time), and the floor is the training split's distance from the held-out one;
-- an average over single samples has no such bias. So it uses every sample there is, its deviation is its standard
-  error, and the floor is the held-out data's average.
+- a distance between sets is biased by their sizes: it falls as they grow. So all sets have the same size. Sampling seed
+  s meets the held-out subset s, and so do the training subset s (the floor) and the noise s (the ceiling); subsets of
+  one split have no member in common as far as the split suffices;
+- an average over single samples has no such bias. So it uses every sample of a seed, its floor is the average of all
+  held-out data, and the deviation of a bound is its standard error.
 """
 
 import math
@@ -23,32 +24,41 @@ from tqdm import tqdm
 from diffusion_ladder.data.normalise import Normalisation, unnormalise
 
 GeneratorOf = Callable[..., Generator]  # called with the words and numbers of a purpose
+Measure = Callable[[Tensor, Tensor], Mapping[str, float]]  # some set and the held-out one to numbers by name
 
-FLOOR, CEILING, COMPARISON = "floor", "ceiling", "comparison"
+ROLES = {"samples": "", "floor": "_floor", "ceiling": "_ceiling"}  # and what they add to a metric's key
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much a distance compares.
+class EqualSets:
+    """What one sampling seed drew, its bounds and what all three are held against; (N, ...) of the same N each."""
 
-    Attributes:
-        sample_count: members of each set.
-        repetitions: draws of all sets, two or more.
-    """
-
-    sample_count: int
-    repetitions: int
+    samples: Tensor
+    floor: Tensor
+    ceiling: Tensor
+    held_out: Tensor
 
 
-def random_subset(values: Tensor, count: int, generator: Generator) -> Tensor:
-    """`count` different members of `values` (N, ...), or all of them in random order where there are no more.
+def by_seed(values: Tensor, sampling_seed: Tensor) -> list[Tensor]:
+    """Values (S N, ...) in groups of one sampling seed, in the order of the seeds; sampling_seed: (S N,)."""
+    return [values[sampling_seed == seed] for seed in sampling_seed.unique().tolist()]
+
+
+def subsets(values: Tensor, size: int, count: int, draws: Generator) -> list[Tensor]:
+    """`count` random subsets (size, ...) of `values` (N, ...), cut from one shuffled row of them after the other.
+
+    So subsets have members in common only where N is less than size times count.
 
     Raises:
-        ValueError: fewer than `count` are there.
+        ValueError: fewer than `size` values are there.
     """
-    if len(values) < count:
-        raise ValueError(f"a subset of {count} was asked for, but there are only {len(values)}")
-    return values[torch.randperm(len(values), generator=generator)[:count]]
+    if len(values) < size:
+        raise ValueError(f"a subset of {size} was asked for, but there are only {len(values)}")
+    found: list[Tensor] = []
+    while len(found) < count:
+        row = torch.randperm(len(values), generator=draws)
+        found += [values[members] for members in row.split(size) if len(members) == size]
+    return found[:count]
 
 
 def noise_like(example: Tensor, count: int, normalisation: Normalisation, generator: Generator) -> Tensor:
@@ -56,51 +66,64 @@ def noise_like(example: Tensor, count: int, normalisation: Normalisation, genera
     return unnormalise(torch.randn(count, *example.shape[1:], generator=generator), normalisation)
 
 
-def repeated_distances(
-    name: str,
-    distance: Callable[[Tensor, Tensor], float],
-    sets: Mapping[str, Tensor],
-    held_out: Tensor,
-    sizes: Sizes,
-    generator_of: GeneratorOf,
-) -> dict[str, float]:
-    """A distance from the held-out data, for the samples and for their bounds, over repeated draws of equal subsets.
+def equal_sets(
+    samples: Sequence[Tensor], train: Tensor, noise: Tensor, held_out: Tensor, size: int, generator_of: GeneratorOf
+) -> list[EqualSets]:
+    """The sets that are compared, `size` members each, for every sampling seed.
 
-    Within a repetition all sets are held against the same held-out subset.
+    The same for whatever is known of the same data in the same order: of images, of their features, of their classes.
 
     Args:
-        name: of the metric.
-        distance: of two sets of `sizes.sample_count` members.
-        sets: by role ("samples", "comparison", "floor", "ceiling"), each (N, ...). A comparison with fewer than
-            `sizes.sample_count` members is left out: its distance would be biased differently from its bounds.
+        samples: by sampling seed, each (N, ...) with N of `size` or more.
+        train, noise, held_out: (M, ...) with M of `size` or more.
         generator_of: gives the generator for a purpose.
+    """
+    drawn = [subsets(of_seed, size, 1, generator_of("samples", s))[0] for s, of_seed in enumerate(samples)]
+    pools = {"floor": train, "ceiling": noise, "held_out": held_out}
+    chosen = {role: subsets(pool, size, len(samples), generator_of(role)) for role, pool in pools.items()}
+    return [EqualSets(*sets) for sets in zip(drawn, *chosen.values(), strict=True)]
+
+
+def over_seeds(what: str, measure: Measure, sets: Sequence[EqualSets]) -> dict[str, float]:
+    """Mean and standard deviation over the sampling seeds, for the samples and for their bounds.
+
+    Args:
+        what: is measured, for the progress bar.
+        measure: holds a set against the held-out one of the same size.
+        sets: of each sampling seed, of which there are two or more.
 
     Returns:
-        mean and standard deviation over the repetitions by flat key: NAME, NAME_std, NAME_floor and so on.
+        by flat key: NAME, NAME_std, NAME_floor and so on, for every NAME that `measure` gives.
     """
-    roles = [role for role in sets if role != COMPARISON or len(sets[role]) >= sizes.sample_count]
-    values: dict[str, list[float]] = {role: [] for role in roles}
-    for repetition in tqdm(range(sizes.repetitions), desc=name, unit=" draws"):
-        reference = random_subset(held_out, sizes.sample_count, generator_of("held_out", repetition))
-        for role in roles:
-            members = random_subset(sets[role], sizes.sample_count, generator_of(role, repetition))
-            values[role].append(distance(members, reference))
-    return flatten(name, {role: mean_and_deviation(distances) for role, distances in values.items()})
+    measured: dict[str, list[Mapping[str, float]]] = {role: [] for role in ROLES}
+    for of_seed in tqdm(sets, desc=what, unit=" seeds"):
+        for role in ROLES:
+            measured[role].append(measure(getattr(of_seed, role), of_seed.held_out))
+    flat: dict[str, float] = {}
+    for name in measured["samples"][0]:
+        for role, suffix in ROLES.items():
+            flat |= entry(name + suffix, *mean_and_deviation([values[name] for values in measured[role]]))
+    return flat
 
 
-def averages(name: str, sets: Mapping[str, Tensor]) -> dict[str, float]:
-    """The average of one number a sample, with its standard error, and the same average of the bounds.
+def averages(
+    name: str, samples: Sequence[Tensor], floor: Tensor | None = None, ceiling: Tensor | None = None
+) -> dict[str, float]:
+    """The average of one number a sample, with its deviation over the sampling seeds, and the averages of the bounds.
 
     Args:
         name: of the metric.
-        sets: by role, each (N,) numbers or booleans.
+        samples: by sampling seed, each (N,) numbers or booleans; of two seeds or more.
+        floor, ceiling: (M,) of all held-out data, of noise; their deviation is the standard error of the average.
     """
-    flat = flatten(name, {role: mean_and_error(values.double()) for role, values in sets.items()})
-    return {key: value for key, value in flat.items() if not key.endswith(("_floor_std", "_ceiling_std"))}
+    flat = entry(name, *mean_and_deviation([float(of_seed.double().mean()) for of_seed in samples]))
+    for suffix, values in (("_floor", floor), ("_ceiling", ceiling)):
+        flat |= {} if values is None else entry(name + suffix, *mean_and_error(values.double()))
+    return flat
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (divided by n - 1) of two or more repetitions."""
+    """Mean and sample standard deviation (divided by n - 1) over two or more sampling seeds."""
     std, mean = torch.std_mean(torch.tensor(values, dtype=torch.float64), correction=1)
     return float(mean), float(std)
 
@@ -111,14 +134,9 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return float(mean), float(std) / math.sqrt(len(values))
 
 
-def flatten(name: str, measured: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Value and deviation by role to flat keys: NAME, comparison_NAME, NAME_floor, NAME_ceiling, and each with _std."""
-    keys = {FLOOR: f"{name}_floor", CEILING: f"{name}_ceiling", COMPARISON: f"comparison_{name}"}
-    flat: dict[str, float] = {}
-    for role, (value, deviation) in measured.items():
-        key = keys.get(role, name)
-        flat[key], flat[f"{key}_std"] = rounded(value), rounded(deviation)
-    return flat
+def entry(key: str, value: float, deviation: float) -> dict[str, float]:
+    """A number and its deviation under their keys."""
+    return {key: rounded(value), f"{key}_std": rounded(deviation)}
 
 
 def rounded(value: float) -> float:

@@ -13,18 +13,18 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.evaluation.bounds import (
-    CEILING,
-    COMPARISON,
-    FLOOR,
+    EqualSets,
     GeneratorOf,
-    Sizes,
     averages,
+    by_seed,
+    equal_sets,
     noise_like,
-    random_subset,
-    repeated_distances,
+    over_seeds,
     rounded,
+    subsets,
 )
 from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
+from diffusion_ladder.evaluation.findings import Findings
 
 SAMPLES_PER_FEATURE = 4  # a covariance of d features needs well over d samples
 MOST_CONFUSED_CLASSES = 3  # with more classes, the confusion matrix is too long for a list of metrics
@@ -96,26 +96,33 @@ def confusions(predictions: Tensor, requested: Tensor, class_names: Sequence[str
 
 
 def label_metrics(
-    judgements: Mapping[str, Judgement], labels: Mapping[str, Tensor], class_names: Sequence[str]
+    judgements: Mapping[str, Judgement],
+    labels: Mapping[str, Tensor],
+    sampling_seed: Tensor,
+    class_names: Sequence[str],
 ) -> dict[str, float]:
-    """label_accuracy, the share of images that the classifier finds to be what was asked for, and its confusions."""
-    correct = {role: judgements[role].predictions == labels[role] for role in labels}
-    return averages("label_accuracy", correct) | confusions(
-        judgements["samples"].predictions, labels["samples"], class_names
-    )
+    """label_accuracy, the share of images that the classifier finds to be what was asked for, and its confusions.
+
+    Args:
+        judgements, labels: of "samples", "held_out" and "noise", (N,) of the same images.
+        sampling_seed: (N,) of the samples.
+    """
+    correct = {name: judgements[name].predictions == labels[name] for name in labels}
+    samples = by_seed(correct["samples"], sampling_seed)
+    found = averages("label_accuracy", samples, correct["held_out"], correct["noise"])
+    return found | confusions(judgements["samples"].predictions, labels["samples"], class_names)
 
 
 def evaluate_images(
     samples: Mapping[str, Tensor],
-    comparison: Mapping[str, Tensor],
     data: Mapping[str, Tensor],
     normalisation: Normalisation,
     classifier: Classifier,
     class_names: Sequence[str],
-    sizes: Sizes,
+    sample_count: int,
     generator_of: GeneratorOf,
     batch_size: int = 256,
-) -> dict[str, Any]:
+) -> Findings:
     """Everything that is measured of images; each number with its floor and ceiling (see evaluation/bounds.py).
 
     - frechet_distance of the classifier's features from those of held-out images. Left out with fewer than four images
@@ -126,29 +133,40 @@ def evaluate_images(
     - class_balance_distance (unconditional models): from the predicted classes of held-out images, total variation.
 
     Args:
-        samples, comparison: `samples`, uint8 (N, C, H, W), and `labels` (N,), -1 where nothing was requested.
+        samples: `samples`, uint8 (S N, C, H, W), `labels` (S N,), -1 where nothing was requested, and `sampling_seed`.
         data: `train`, `test`, uint8 (N, C, H, W), and `test_labels` (N,).
         class_names: of the classifier's classes.
+        sample_count: members of each set that a distance compares.
         batch_size: images per network call; doesn't change the numbers.
     """
-    pool = sizes.sample_count * sizes.repetitions  # as many as the repetitions can use: judging more would be in vain
-    train = random_subset(data["train"], min(pool, len(data["train"])), generator_of("train"))
+    seeds = samples["sampling_seed"]
+    pool = sample_count * len(seeds.unique())  # as many as the seeds can use: judging more would be in vain
+    train = subsets(data["train"], min(pool, len(data["train"])), 1, generator_of("train"))[0]
     noise = noise_like(data["test"], pool, normalisation, generator_of("noise"))
-    images = {"samples": samples["samples"], COMPARISON: comparison["samples"], FLOOR: train, CEILING: noise}
-    judged = {role: judge(classifier, batch, normalisation, batch_size) for role, batch in images.items()}
-    held_out = judge(classifier, data["test"], normalisation, batch_size)
-    single = judged | {FLOOR: held_out}
-    metrics: dict[str, Any] = averages("confidence", {role: seen.confidence for role, seen in single.items()})
-    if sizes.sample_count >= SAMPLES_PER_FEATURE * held_out.features.shape[1]:
-        features = {role: seen.features for role, seen in judged.items()}
-        metrics |= repeated_distances(
-            "frechet_distance", frechet_distance, features, held_out.features, sizes, generator_of
+    images = {"samples": samples["samples"], "train": train, "noise": noise, "held_out": data["test"]}
+    judged = {name: judge(classifier, batch, normalisation, batch_size) for name, batch in images.items()}
+
+    def equal(values: Mapping[str, Tensor]) -> list[EqualSets]:
+        parts = by_seed(values["samples"], seeds), values["train"], values["noise"], values["held_out"]
+        return equal_sets(*parts, sample_count, generator_of)
+
+    confidence = {name: seen.confidence for name, seen in judged.items()}
+    numbers: dict[str, Any] = averages(
+        "confidence", by_seed(confidence["samples"], seeds), confidence["held_out"], confidence["noise"]
+    )
+    if sample_count >= SAMPLES_PER_FEATURE * judged["held_out"].features.shape[1]:
+        features = equal({name: seen.features for name, seen in judged.items()})
+        numbers |= over_seeds(
+            "Frechet", lambda some, real: {"frechet_distance": frechet_distance(some, real)}, features
         )
     if bool((samples["labels"] >= 0).all()):
-        labels = {"samples": samples["labels"], COMPARISON: comparison["labels"], FLOOR: data["test_labels"]}
         asked = torch.arange(pool) % len(class_names)
-        return metrics | label_metrics(single, labels | {CEILING: asked}, class_names)
-    classes = {role: one_hot_predictions(seen) for role, seen in judged.items()}
-    return metrics | repeated_distances(
-        "class_balance_distance", class_balance_distance, classes, one_hot_predictions(held_out), sizes, generator_of
+        labels = {"samples": samples["labels"], "held_out": data["test_labels"], "noise": asked}
+        return Findings(numbers | label_metrics(judged, labels, seeds, class_names))
+    classes = equal({name: one_hot_predictions(seen) for name, seen in judged.items()})
+    return Findings(
+        numbers
+        | over_seeds(
+            "classes", lambda some, real: {"class_balance_distance": class_balance_distance(some, real)}, classes
+        )
     )

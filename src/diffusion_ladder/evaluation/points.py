@@ -3,24 +3,15 @@
 All distances are in data units (those of the noise-free figure), not standardised.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.evaluation.bounds import (
-    CEILING,
-    COMPARISON,
-    FLOOR,
-    GeneratorOf,
-    Sizes,
-    averages,
-    noise_like,
-    repeated_distances,
-    rounded,
-)
+from diffusion_ladder.evaluation.bounds import GeneratorOf, averages, equal_sets, noise_like, over_seeds, rounded
+from diffusion_ladder.evaluation.findings import Findings
 
 TUBE_DEVIATIONS = 3  # the tube's radius, in standard deviations of the data's noise
 
@@ -82,14 +73,13 @@ def curve_distances(points: Tensor, card: Mapping[str, Any]) -> Tensor:
 
 
 def evaluate_points(
-    samples: Tensor,
-    comparison: Tensor,
+    samples: Sequence[Tensor],
     data: Mapping[str, Tensor],
     normalisation: Normalisation,
     card: Mapping[str, Any],
-    sizes: Sizes,
+    sample_count: int,
     generator_of: GeneratorOf,
-) -> dict[str, Any]:
+) -> Findings:
     """Everything that is measured of 2D samples; each number with its floor and ceiling (see evaluation/bounds.py).
 
     - wasserstein_2: from held-out points, in data units.
@@ -99,20 +89,35 @@ def evaluate_points(
       a half in the data, not 0: a good model comes close to the floor.
 
     Args:
-        samples, comparison: (N, 2) and (M, 2) in data units, from the two samplers.
+        samples: by sampling seed, each (N, 2) in data units.
         data: `train` and `test`, (N, 2) in data units.
         card: data/raw/D/card.json.
+        sample_count: members of each set that a distance compares.
     """
-    noise = noise_like(samples, sizes.sample_count * sizes.repetitions, normalisation, generator_of("noise"))
-    sets = {"samples": samples, COMPARISON: comparison, FLOOR: data["train"], CEILING: noise}
-    metrics: dict[str, Any] = repeated_distances(
-        "wasserstein_2", wasserstein_2, sets, data["test"], sizes, generator_of
-    )
-    distances = {role: curve_distances(points, card) for role, points in (sets | {FLOOR: data["test"]}).items()}
-    first = {role: distance[:, 0] < distance[:, 1] for role, distance in distances.items()}
-    metrics |= averages("first_curve_share", first)
+    noise = noise_like(data["test"], sample_count * len(samples), normalisation, generator_of("noise"))
+    sets = equal_sets(samples, data["train"], noise, data["test"], sample_count, generator_of)
+    numbers: dict[str, Any] = over_seeds("distances", distances, sets)
+    numbers |= shares([*samples, data["test"], noise], card)
+    return Findings(numbers | {"judge": f"noise-free curves of {card['source']}"})
+
+
+def distances(samples: Tensor, held_out: Tensor) -> dict[str, float]:
+    """The distances between two sets of points (N, 2) in data units."""
+    return {"wasserstein_2": wasserstein_2(samples, held_out)}
+
+
+def shares(groups: Sequence[Tensor], card: Mapping[str, Any]) -> dict[str, float]:
+    """What share of points is where.
+
+    Args:
+        groups: the samples by sampling seed, then held-out points, then noise; each (N, 2) in data units.
+        card: data/raw/D/card.json.
+    """
+    from_curves = [curve_distances(points, card) for points in groups]  # each (N, 2)
+    *samples, floor, ceiling = [distance[:, 0] < distance[:, 1] for distance in from_curves]
+    found = averages("first_curve_share", samples, floor, ceiling)
     tube_radius = TUBE_DEVIATIONS * card["parameters"]["noise"]
     if tube_radius:
-        outside = {role: distance.amin(dim=1) > tube_radius for role, distance in distances.items()}
-        metrics |= averages("outside_tube_share", outside)
-    return metrics | {"judge": f"noise-free curves of {card['source']}", "tube_radius": rounded(tube_radius)}
+        *samples, floor, ceiling = [distance.amin(dim=1) > tube_radius for distance in from_curves]
+        found |= averages("outside_tube_share", samples, floor, ceiling)
+    return found | {"tube_radius": rounded(tube_radius)}

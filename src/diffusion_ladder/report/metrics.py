@@ -1,7 +1,7 @@
 """The flat numbers of reports/metrics/*.json as rows of a table, each with what it means in plain words.
 
-Keys are NAME, comparison_NAME, NAME_floor and NAME_ceiling, each with a deviation under KEY_std. A name that is not
-described here is shown all the same, under its own name.
+Keys are NAME, NAME_floor and NAME_ceiling, each with a deviation under KEY_std. A name that is not described here is
+shown all the same, under its own name.
 """
 
 import math
@@ -13,8 +13,8 @@ from typing import Any
 from diffusion_ladder.report.rendering import with_spread
 
 LOWER, HIGHER, NEAR = "lower is better", "higher is better", "best near that of real data"
-OVER_DRAWS = "± is the standard deviation over repeated draws of the compared sets"
-OF_MEAN = "± is the standard error of the mean"
+OVER_SEEDS = "± is the standard deviation over the sampling seeds, each against held-out data of its own"
+OF_MEAN = "± is the standard deviation over the sampling seeds; of a bound, the standard error of the mean"
 CONFUSION = re.compile(r"requested_(?P<asked>.+)_judged_(?P<seen>.+)")
 
 
@@ -41,14 +41,14 @@ DESCRIPTIONS = {
         LOWER,
         "How far points have to move (root of the mean square, in the units of the data) to turn the samples into"
         " held-out data, each point to the partner that makes the whole move cheapest. Computed exactly.",
-        OVER_DRAWS,
+        OVER_SEEDS,
     ),
     "frechet_distance": Description(
         "Fréchet distance",
         LOWER,
         "How far apart the features of samples and of held-out images lie, in mean and in covariance. The features"
         " are those of the judging classifier named below, so the number means nothing beside a published FID.",
-        OVER_DRAWS,
+        OVER_SEEDS,
     ),
     "label_accuracy": Description(
         "Requested class found",
@@ -62,7 +62,7 @@ DESCRIPTIONS = {
         LOWER,
         "Total variation between the shares of the classes that the judge finds in samples and in held-out images:"
         " nought where they are the same, one where they have no class in common.",
-        OVER_DRAWS,
+        OVER_SEEDS,
     ),
     "outside_tube_share": Description(
         "Stray points",
@@ -96,10 +96,8 @@ FACTS = {
     "extractor_accuracy": "Accuracy of that classifier on held-out images",
     "extractor_sha256": "SHA-256 of its weights",
     "sample_count": "Samples in each compared set",
-    "comparison_count": "Samples of the comparison",
     "nfe": "Evaluations of the network for one sample",
-    "nfe_of_comparison": "The same for the comparison",
-    "repetitions": "Draws of the sets",
+    "sampling_seeds": "Sampling seeds, from each of which the samples were drawn anew",
     "accuracy": "Accuracy on held-out images",
     "train_accuracy": "Accuracy on its training images",
     "worst_class_accuracy": "Accuracy on the class it knows worst",
@@ -137,7 +135,6 @@ class Metric:
     Attributes:
         key: its name in the metrics file.
         samples: of the rung's samples.
-        comparison: of the comparison's samples.
         floor: of real data in the samples' place.
         ceiling: of noise in their place.
     """
@@ -145,7 +142,6 @@ class Metric:
     key: str
     description: Description
     samples: Measured
-    comparison: Measured | None
     floor: Measured | None
     ceiling: Measured | None
 
@@ -206,7 +202,7 @@ def is_metric(name: str, values: Mapping[str, Any]) -> bool:
     """Whether a key names a measured metric, instead of one of its bounds, its deviation or a fact about it."""
     if name.endswith("_std") and name.removesuffix("_std") in values:
         return False
-    bounds = (f"{name}_floor", f"{name}_ceiling", f"comparison_{name}")
+    bounds = (f"{name}_floor", f"{name}_ceiling")
     return not isinstance(values[name], str) and (name in DESCRIPTIONS or any(key in values for key in bounds))
 
 
@@ -220,7 +216,6 @@ def metrics_of(raw: Mapping[str, Any]) -> list[Metric]:
             key=name,
             description=described(name),
             samples=found,
-            comparison=measured_at(values, f"comparison_{name}"),
             floor=measured_at(values, f"{name}_floor"),
             ceiling=measured_at(values, f"{name}_ceiling"),
         )
@@ -239,7 +234,7 @@ def facts_of(raw: Mapping[str, Any]) -> list[Fact]:
     """What a file holds besides metrics: known facts in the order of FACTS, then others by name."""
     values = finite(raw)
     measured = [name for name in values if is_metric(name, values)]
-    parts = {part for name in measured for part in (name, f"comparison_{name}", f"{name}_floor", f"{name}_ceiling")}
+    parts = {part for name in measured for part in (name, f"{name}_floor", f"{name}_ceiling")}
     taken = parts | {f"{part}_std" for part in parts}
     deviations = {f"{key}_std" for key in values}
     known = [key for key in FACTS if key in values and key not in taken]
