@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_bytes, write_json
@@ -13,6 +14,12 @@ from diffusion_ladder.randomness import generator
 from diffusion_ladder.runtime import Stage, run_stage
 
 
+def first_samples(path: str) -> Tensor:
+    """The samples of sampling seed 0 in a file of samples."""
+    drawn = read_tensors(path)
+    return drawn["samples"][drawn["sampling_seed"] == 0]
+
+
 def read_artifacts(model: str, dataset: str) -> RungArtifacts:
     """What earlier stages wrote about a rung."""
     rung, drawn = read_json(f"models/{model}/rung.json"), f"data/samples/{model}"
@@ -22,9 +29,9 @@ def read_artifacts(model: str, dataset: str) -> RungArtifacts:
         normalisation=Normalisation.from_metadata(metadata),
         class_names=metadata["class_names"],
         data=read_tensors(f"data/processed/{dataset}.safetensors"),
-        samples=read_tensors(f"{drawn}.safetensors")["samples"],
+        samples=first_samples(f"{drawn}.safetensors"),
         sampler=read_metadata(f"{drawn}.safetensors"),
-        comparison=read_tensors(f"{drawn}.comparison.safetensors")["samples"],
+        comparison=first_samples(f"{drawn}.comparison.safetensors"),
         comparison_sampler=read_metadata(f"{drawn}.comparison.safetensors"),
         trajectories=read_tensors(f"{drawn}.trajectories.safetensors"),
         training_log=training.parse_log(Path(f"reports/training/{model}.tsv").read_text(encoding="utf-8")),

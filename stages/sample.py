@@ -1,4 +1,4 @@
-"""Draw one rung's samples with its two samplers, from the same noise."""
+"""Draw one rung's samples with its two samplers, from the same noise; those of its own sampler with several seeds."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.loop import Samples, draw_samples, sampler_for
 
 
-def facts_of(stage: Stage, use: str, drawn: Samples) -> dict[str, object]:
+def facts_of(stage: Stage, use: str, seeds: int, drawn: Samples) -> dict[str, object]:
     """How samples were drawn, for their file's metadata."""
     settings = stage.parameter(f"sampling.{stage.key}")
     return {
@@ -25,6 +25,7 @@ def facts_of(stage: Stage, use: str, drawn: Samples) -> dict[str, object]:
         "guidance_scale": settings.guidance_scale,
         "guidance_interval": settings.guidance_interval,
         "seed": stage.parameter("seed"),
+        "sampling_seeds": seeds,
     }
 
 
@@ -36,19 +37,21 @@ def draw_files(stage: Stage, processes: Processes) -> dict[str, tuple[dict[str, 
     print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
     files, trajectories, facts = {}, {}, {}
     runs = {
-        "sampling": (settings.steps, settings.count),
-        "comparison": (settings.comparison_steps, settings.comparison_count),
+        "sampling": (settings.steps, settings.count, settings.seeds),
+        "comparison": (settings.comparison_steps, settings.comparison_count, 1),
     }
     precision, seed = stage.precision, stage.parameter("seed")
-    for use, (steps, count) in runs.items():
+    for use, (steps, count, seeds) in runs.items():
         sampler = stage.parameter(f"models.{stage.key}.schedulers.{use}")
-        total = count * len(sampler_for(sampler, rung, settings, steps)[0].timesteps)
+        total = seeds * count * len(sampler_for(sampler, rung, settings, steps)[0].timesteps)
         bar: dict[str, Any] = {"desc": f"{stage.label} {sampler}", "unit": " steps", "unit_scale": True}
         with tqdm(total=total // processes.count, disable=not stage.launch.is_main, **bar) as progress:
-            drawn = draw_samples(rung, sampler, settings, steps, count, seed, precision, progress.update, processes)
-        facts[use] = facts_of(stage, use, drawn)
+            drawn = draw_samples(
+                rung, sampler, settings, steps, count, seed, precision, progress.update, processes, seeds
+            )
+        facts[use] = facts_of(stage, use, seeds, drawn)
         suffix = "" if use == "sampling" else ".comparison"
-        files[suffix] = {"samples": drawn.samples, "labels": drawn.labels}, facts[use]
+        files[suffix] = {name: getattr(drawn, name) for name in ("samples", "labels", "sampling_seed")}, facts[use]
         for name in ("states", "predicted", "timesteps", "final"):
             trajectories[f"{use}.{name}"] = getattr(drawn, name)
     return files | {".trajectories": (trajectories, facts)}

@@ -85,7 +85,8 @@ def write_rung(folder: Path, model: str, dataset: str, tensors: dict, drawn: tup
         suffix = "" if use == "sampling" else ".comparison"
         how = {"model": model, "sampler": name, "nfe": 50, "guidance_scale": 1.0}
         labels = torch.arange(len(part)) * classes // len(part) if classes else torch.full((len(part),), -1)
-        write_tensors(folder / f"data/samples/{model}{suffix}.safetensors", {"samples": part, "labels": labels}, how)
+        tensors = {"samples": part, "labels": labels, "sampling_seed": torch.zeros(len(part), dtype=torch.int64)}
+        write_tensors(folder / f"data/samples/{model}{suffix}.safetensors", tensors, how)
         kept = part.unflatten(0, (max(1, classes), -1))[:, : 8 // max(1, classes)].flatten(0, 1)
         paths |= {f"{use}.{what}": kept.expand(4, *kept.shape).clone() for what in ("states", "predicted")}
         paths |= {f"{use}.timesteps": torch.tensor([999, 666, 333, 0]), f"{use}.final": kept.clone()}

@@ -33,6 +33,7 @@ IMPOSSIBLE = [
     ("models.faces.training.label_dropout", 1.0, "models.faces.training.label_dropout"),
     ("sampling.faces.steps", 1001, "sampling.faces.steps: 1001 is more than T = 1000"),
     ("sampling.faces.steps", 0, "sampling.faces.steps"),
+    ("sampling.faces.seeds", 1, "sampling.faces.seeds"),
     ("sampling.faces.count", 33, "33 is no multiple of 2 classes"),
     ("sampling.circles.guidance_scale", 2.0, "sampling.circles.guidance_scale: needs a null label"),
     ("datasets.mnist.source", "kaggle", "datasets.mnist.source"),

@@ -31,6 +31,7 @@ SAMPLING = Sampling(
     sample_max_value=1.5,
     guidance_scale=1.0,
     guidance_interval=[0.0, 1.0],
+    seeds=2,
     count=8,
     batch_size=8,
     comparison_steps=50,
@@ -104,6 +105,18 @@ def test_the_batch_size_changes_no_sample(sampler):
 def test_fewer_samples_are_the_first_of_more(sampler):
     more, fewer = (draw_samples(rung(), sampler, SAMPLING, 20, count, seed=0).samples for count in (8, 4))
     torch.testing.assert_close(more[:4], fewer, rtol=0, atol=1e-5)
+
+
+def test_each_sampling_seed_repeats_everything_with_other_noise():
+    conditional = rung(network=GaussianDenoiser(), num_classes=2)
+    settings = SAMPLING.model_copy(update={"batch_size": 3})  # batches that reach from one seed into the next
+    alone = draw_samples(conditional, "ddpm", SAMPLING, 20, 8, seed=0)
+    three = draw_samples(conditional, "ddpm", settings, 20, 8, seed=0, seeds=3)
+    assert three.sampling_seed.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert three.labels.tolist() == alone.labels.tolist() * 3
+    torch.testing.assert_close(three.samples[:8], alone.samples, rtol=0, atol=1e-5)
+    torch.testing.assert_close(three.states, alone.states, rtol=0, atol=1e-5)  # of the first seed alone
+    assert len(three.samples[three.labels == 0].unique(dim=0)) == 12
 
 
 def test_every_class_gets_the_same_noise():

@@ -422,6 +422,7 @@ class Sampling(Section):
     sample_max_value: Annotated[float, Field(ge=1)]
     guidance_scale: Annotated[float, Field(ge=0)]
     guidance_interval: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+    seeds: Annotated[int, Field(ge=2)]
     count: Positive
     batch_size: Positive
     comparison_steps: StepCount

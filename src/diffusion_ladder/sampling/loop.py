@@ -43,9 +43,10 @@ class Samples:
     """What `draw_samples` gives: everything in data units, and on the CPU.
 
     Attributes:
-        samples: (N, ...) uint8 images or float32 points.
-        labels: (N,) int64; -1 for an unconditional model.
-        states: (F, K, ...) the noisy samples of the first K along the way.
+        samples: (S * N, ...) uint8 images or float32 points, N for each sampling seed.
+        labels: (S * N,) int64; -1 for an unconditional model.
+        sampling_seed: (S * N,) int64, rising from 0.
+        states: (F, K, ...) the noisy samples of the first K of sampling seed 0 along the way.
         predicted: (F, K, ...) the clean samples predicted from them.
         timesteps: (F,) int64, falling; fractions are rounded.
         final: (K, ...) the same K samples when finished.
@@ -54,6 +55,7 @@ class Samples:
 
     samples: Tensor
     labels: Tensor
+    sampling_seed: Tensor
     states: Tensor
     predicted: Tensor
     timesteps: Tensor
@@ -110,13 +112,21 @@ def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> 
     return scheduler, {"eta": settings.eta, "use_clipped_model_output": clipped} if method == "ddim" else {}
 
 
-def noise_of(rung: Rung, numbers: Tensor, seed: int) -> tuple[Tensor, list[torch.Generator]]:
-    """The pure noise (B, ...) that the samples of these numbers start from, and the generators of what they go on with.
+def noise_of(rung: Rung, numbers: Tensor, sampling_seeds: Tensor, seed: int) -> tuple[Tensor, list[torch.Generator]]:
+    """The pure noise (B, ...) that samples start from, and the generators of what they go on with.
 
     Each sample has its own, drawn on the CPU: neither its batch nor the device changes its noise. It depends on the
     data set, not on the rung, so that two rungs of the same data can be compared sample by sample.
+
+    Args:
+        rung: the model.
+        numbers: (B,) of the samples within their class.
+        sampling_seeds: (B,) sampling seeds: a repetition of everything with other noise.
+        seed: the root seed.
     """
-    generators = [generator(seed, "sample", rung.dataset, "noise", int(number)) for number in numbers]
+    pairs = zip(sampling_seeds.tolist(), numbers.tolist(), strict=True)
+    purposes = [(repetition, number) if repetition else (number,) for repetition, number in pairs]
+    generators = [generator(seed, "sample", rung.dataset, "noise", *purpose) for purpose in purposes]
     x_T = torch.stack([torch.randn(rung.sample_shape, generator=each) for each in generators])
     return x_T.to(device_of(rung)), generators
 
@@ -145,42 +155,46 @@ def draw_samples(
     precision: torch.dtype = torch.float32,
     progress: Any = None,
     processes: Processes = ONE_PROCESS,
+    seeds: int = 1,
 ) -> Samples:
-    """Draw `count` samples, an equal share for each class, the same noise under each class.
+    """Draw `count` samples for each sampling seed, an equal share for each class, the same noise under each class.
 
     Args:
         rung: the model, on the device to use.
         sampler: module name under schedulers/.
         settings: spacing, clipping, guidance, batch size and what is kept of the trajectories.
         steps: steps of the sampler, or "all" T.
-        count: samples, a multiple of the number of classes.
+        count: samples of each sampling seed, a multiple of the number of classes.
         seed: the root seed.
         precision: of matrix products.
         progress: called after every step with the number of samples that made it (for a progress bar).
         processes: among which the samples are shared; each gets all of them.
+        seeds: sampling seeds, 0 and on.
     """
-    per_class = count // max(1, rung.num_classes)
+    per_class, total = count // max(1, rung.num_classes), seeds * count
     kept_per_class = settings.trajectory_count // max(1, rung.num_classes)
-    every, share = torch.arange(count), processes.share(count)
-    followed = every % per_class < kept_per_class
+    every, share = torch.arange(total), processes.share(total)
+    followed = (every < count) & (every % per_class < kept_per_class)
+    classes, sampling_seeds = every % count // per_class, every // count
     finished, kept = [], []
     for indices in every[share].split(settings.batch_size):
-        labels = (indices // per_class).to(device_of(rung)) if rung.num_classes else None
+        labels = classes[indices].to(device_of(rung)) if rung.num_classes else None
         scheduler, step_options = sampler_for(sampler, rung, settings, steps)  # anew: it remembers where it is
         frames = frame_indices(scheduler.timesteps.tolist(), settings.trajectory_frames)
-        x_T, generators = noise_of(rung, indices % per_class, seed)
+        x_T, generators = noise_of(rung, indices % per_class, sampling_seeds[indices], seed)
         predict = guided(rung, labels, settings, precision)
         process = reverse_process(predict, scheduler, x_T, generators, **step_options)
         final, states = run_to_the_end(process, frames, followed[indices].to(x_T.device), progress)
         finished.append(final)
         kept.append(states)
-    samples = processes.gather(unnormalise(torch.cat(finished), rung.normalisation).cpu(), share.start, count)
+    samples = processes.gather(unnormalise(torch.cat(finished), rung.normalisation).cpu(), share.start, total)
     trajectory = unnormalise(torch.cat(kept), rung.normalisation).cpu()  # (K of this process, F, 2, ...)
-    before, total = int(followed[: share.start].sum()), int(followed.sum())
-    trajectory = processes.gather(trajectory, before, total).movedim(0, 2)  # (F, 2, K, ...)
+    before = int(followed[: share.start].sum())
+    trajectory = processes.gather(trajectory, before, int(followed.sum())).movedim(0, 2)  # (F, 2, K, ...)
     return Samples(
         samples=samples,
-        labels=every // per_class if rung.num_classes else torch.full((count,), -1),
+        labels=classes if rung.num_classes else torch.full((total,), -1),
+        sampling_seed=sampling_seeds,
         states=trajectory[:, 0],
         predicted=trajectory[:, 1],
         timesteps=scheduler.timesteps.cpu()[frames].round().long(),

@@ -14,7 +14,7 @@ from diffusion_ladder.sampling.loop import noise_of, reverse_process
 def draw_preview(rung: Rung, settings: Previews, seed: int, precision: torch.dtype = torch.float32) -> Tensor:
     """(N, ...) samples by DDIM in data units, on the CPU; an equal share for each class, with the same noise.
 
-    The noise is that of the rung's finished samples: the previews show how those come about.
+    The noise is that of the rung's finished samples of sampling seed 0: the previews show how those come about.
 
     Args:
         rung: its network with the weights to draw with, in evaluation mode.
@@ -27,7 +27,7 @@ def draw_preview(rung: Rung, settings: Previews, seed: int, precision: torch.dty
     scheduler.set_timesteps(settings.steps)
     classes = max(1, rung.num_classes)
     indices = torch.arange(settings.count) % (settings.count // classes)
-    x_T, generators = noise_of(rung, indices, seed)
+    x_T, generators = noise_of(rung, indices, torch.zeros_like(indices), seed)
     labels = torch.arange(classes).repeat_interleave(settings.count // classes).to(x_T.device)
     predict = conditional(rung, labels if rung.num_classes else None, precision)
     for state in reverse_process(predict, scheduler, x_T, generators, use_clipped_model_output=settings.clip_sample):
