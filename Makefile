@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 REPORT := $(CURDIR)/reports/index.html
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro venv test test-quick lint bench smoke verify serve clean
+.PHONY: help repro venv test test-quick lint bench smoke verify verify-quality serve clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	dvc repro
@@ -50,6 +50,9 @@ smoke: venv  ## the whole graph on next to nothing, in a scratch copy
 verify: venv  ## hash every output again and compare with dvc.lock
 	python -m diffusion_ladder.verify
 
+verify-quality: venv  ## hold every rung's metrics against the thresholds in params.yaml
+	python -m diffusion_ladder.quality
+
 serve: venv  ## show the report on http://localhost:8000
 	python -m http.server --bind localhost --directory reports 8000
 
@@ -57,4 +60,4 @@ clean:  ## remove the virtual environment and scratch copies; data, models and r
 	rm -rf .venv .smoke .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16

@@ -514,7 +514,7 @@ def test_a_new_rung_needs_no_code(root):
     models = {"spirals": spirals, **PARAMETERS.models}
     parts = {
         part: {"spirals": getattr(PARAMETERS, part)["circles"], **getattr(PARAMETERS, part)}
-        for part in ("sampling", "evaluation", "figures")
+        for part in ("sampling", "evaluation", "quality", "figures")
     }
     pages = build_pages(root, PARAMETERS.model_copy(update={"models": models, **parts}))
     assert complaints_about(pages.html) == []

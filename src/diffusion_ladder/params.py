@@ -446,6 +446,25 @@ class Evaluation(Section):
     sample_count: Annotated[int, Field(ge=2)]
 
 
+class Threshold(Section):
+    """What a metric must reach: an upper limit or a lower one."""
+
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def is_one_of_them(self) -> "Threshold":
+        """There is one limit."""
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("give at_most or at_least, and not both")
+        return self
+
+    @property
+    def limit(self) -> float:
+        """The number itself."""
+        return self.at_least if self.at_most is None else self.at_most  # type: ignore[return-value]
+
+
 class Figures(Section):
     """Sizes of a rung's figures."""
 
@@ -498,14 +517,15 @@ class Parameters(Section):
     models: dict[str, Model]
     sampling: dict[str, Sampling]
     evaluation: dict[str, Evaluation]
+    quality: dict[str, dict[str, Threshold]]
     figures: dict[str, Figures]
     scores: dict[str, Scores]
     scheduler_comparison: SchedulerComparison
 
     @model_validator(mode="after")
     def parts_fit(self) -> "Parameters":
-        """Every rung has its sampling, evaluation and figures, a known data set, and no more steps than T."""
-        for part in ("sampling", "evaluation", "figures"):
+        """Every rung has an entry in each part, a known data set, and no more steps than T."""
+        for part in ("sampling", "evaluation", "quality", "figures"):
             if sorted(getattr(self, part)) != sorted(self.models):
                 raise ValueError(f"{part}: has {sorted(getattr(self, part))}, but models has {sorted(self.models)}")
         for name, classifier in self.classifiers.items():

@@ -1,0 +1,63 @@
+import json
+import shutil
+import sys
+
+import pytest
+import yaml
+from conftest import PROJECT, run
+
+from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.params import Threshold, load_parameters
+from diffusion_ladder.quality import checks
+
+METRICS = {"distance": 3.5, "distance_std": 0.25, "distance_floor": 1.0, "distance_ceiling": 9.0, "accuracy": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "shortfall"),
+    [
+        ("distance", {"at_most": 3.5}, 0.0),
+        ("distance", {"at_most": 3.0}, 0.5),
+        ("accuracy", {"at_least": 0.75}, 0.0),
+        ("accuracy", {"at_least": 1.0}, 0.25),
+        ("loss", {"at_most": 1.0}, None),
+    ],
+)
+def test_a_value_passes_up_to_its_threshold_and_falls_short_by_the_rest(name, threshold, shortfall):
+    (found,) = checks(METRICS, {name: Threshold(**threshold)})
+    assert found.shortfall == shortfall
+    assert found.passed == (shortfall == 0.0)
+
+
+def test_a_check_brings_the_bounds_along():
+    (found,) = checks(METRICS, {"distance": Threshold(at_most=3.0)})
+    assert (found.value, found.std, found.floor, found.ceiling) == (3.5, 0.25, 1.0, 9.0)
+    assert str(found) == "distance = 3.5 ± 0.25 (at most 3): fell short by 0.5"
+
+
+@pytest.mark.parametrize("limits", ["{}", "{at_most: 1.0, at_least: 0.0}"])
+def test_a_threshold_is_one_limit(tmp_path, limits):
+    values = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    values["quality"]["faces"] = {"label_accuracy": yaml.safe_load(limits)}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ParameterError, match=r"quality\.faces\.label_accuracy: give at_most or at_least"):
+        load_parameters(tmp_path / "params.yaml")
+
+
+def test_the_gate_names_the_rung_that_falls_short_and_by_how_much(tmp_path):
+    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    thresholds = load_parameters(PROJECT / "params.yaml").quality
+    metrics = {model: {name: limit.limit for name, limit in rung.items()} for model, rung in thresholds.items()}
+    (tmp_path / "reports/metrics").mkdir(parents=True)
+
+    def gate():
+        for model, values in metrics.items():
+            (tmp_path / f"reports/metrics/{model}.json").write_text(json.dumps(values))
+        return run([sys.executable, "-m", "diffusion_ladder.quality"], tmp_path, PYTHONPATH=str(PROJECT / "src"))
+
+    assert gate().returncode == 0
+    name, limit = next(iter(thresholds["circles"].items()))
+    metrics["circles"][name] += 0.5 if limit.at_least is None else -0.5
+    failed = gate()
+    assert failed.returncode == 1
+    assert [line.split(":")[0] for line in failed.stdout.splitlines() if "fell short by 0.5" in line] == ["circles"]
