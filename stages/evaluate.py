@@ -1,17 +1,16 @@
 """Measure one rung's samples against held-out data, with floor and ceiling."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_json, write_table, write_tensors
+from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.bounds import by_seed
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
-from diffusion_ladder.evaluation.findings import Findings
+from diffusion_ladder.evaluation.findings import Findings, write_findings
 from diffusion_ladder.evaluation.images import evaluate_images
 from diffusion_ladder.evaluation.points import evaluate_points
 from diffusion_ladder.randomness import generator
@@ -47,15 +46,6 @@ def judge_points(stage: Stage, samples: Tensors, data: Tensors, **options: Any) 
     """The findings about a 2D rung, judged by the curves that its data were drawn from."""
     card = read_json(f"{stage.parameter(f'models.{stage.key}.judge')}/card.json")
     return evaluate_points(by_seed(samples["samples"], samples["sampling_seed"]), data, card=card, **options)
-
-
-def write_findings(model: str, findings: Findings) -> None:
-    """Write each form into its place; the folder of the tables is there even if it stays empty."""
-    Path(f"reports/tables/{model}").mkdir(parents=True, exist_ok=True)
-    for name, rows in findings.tables.items():
-        write_table(f"reports/tables/{model}/{name}.tsv", rows)
-    write_tensors(f"data/evaluation/{model}.safetensors", findings.tensors, {"model": model})
-    write_json(f"reports/metrics/{model}.json", findings.numbers)
 
 
 def main(stage: Stage) -> None:

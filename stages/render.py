@@ -8,7 +8,8 @@ from tqdm import tqdm
 from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_bytes, write_json
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.diffusion.schedules import make_schedule
-from diffusion_ladder.figures import process, samples, training
+from diffusion_ladder.evaluation.findings import read_findings
+from diffusion_ladder.figures import evaluation, process, samples, training
 from diffusion_ladder.figures.style import RungArtifacts, house_style
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.runtime import Stage, run_stage
@@ -54,6 +55,7 @@ def main(stage: Stage) -> None:
             training.exhibits(artifacts, schedule),
             process.exhibits(artifacts, schedule, settings, noise),
             samples.exhibits(artifacts, settings),
+            evaluation.exhibits(read_findings(stage.key)),
         ):
             for exhibit in exhibits:
                 write_bytes(f"{folder}/{exhibit.file}", exhibit.content)

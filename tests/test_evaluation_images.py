@@ -1,5 +1,7 @@
 """The metrics of images, held against closed forms and other libraries."""
 
+import itertools
+import math
 from functools import partial
 
 import pytest
@@ -7,6 +9,7 @@ import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics.pairwise import polynomial_kernel
 
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.evaluation.classifier import Judgement, judge, new_classifier, train
@@ -16,6 +19,7 @@ from diffusion_ladder.evaluation.images import (
     covariance,
     evaluate_images,
     frechet_distance,
+    kernel_distance,
     label_metrics,
     one_hot_predictions,
 )
@@ -131,6 +135,46 @@ def test_frechet_distance_of_a_set_from_itself_is_zero_even_with_dead_features()
 def test_frechet_distance_is_symmetric():
     first, second = torch.randn(2, 50, 8, generator=random_generator(), dtype=torch.float64)
     assert frechet_distance(first, 2 * second) == pytest.approx(frechet_distance(2 * second, first), rel=1e-12)
+
+
+def kernel_distance_pair_by_pair(first, second):
+    """The unbiased squared maximum mean discrepancy, one pair at a time."""
+
+    def kernel(x, y):
+        return (sum(a * b for a, b in zip(x, y, strict=True)) / len(x) + 1) ** 3
+
+    first, second = first.tolist(), second.tolist()
+    within = [
+        sum(kernel(x, y) for x, y in itertools.permutations(part, 2)) / (len(part) * (len(part) - 1))
+        for part in (first, second)
+    ]
+    between = sum(kernel(x, y) for x in first for y in second) / (len(first) * len(second))
+    return sum(within) - 2 * between
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kernel_distance_agrees_with_pairs_and_with_scikit_learns_kernel(seed):
+    first = torch.randn(23, 5, generator=random_generator(seed), dtype=torch.float64)
+    second = torch.randn(31, 5, generator=random_generator(seed + 10), dtype=torch.float64) * 1.5 + 0.3
+    found = kernel_distance(first, second)
+    assert found == pytest.approx(kernel_distance_pair_by_pair(first, second), rel=1e-9)
+    within = [polynomial_kernel(part, degree=3, coef0=1) for part in (first, second)]
+    means = [(k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in within]
+    between = polynomial_kernel(first, second, degree=3, coef0=1).mean()
+    assert found == pytest.approx(sum(means) - 2 * between, rel=1e-9)
+
+
+def test_kernel_distance_is_unbiased():
+    # Standard normal numbers against those moved by d: the expectation of k(x, y) = (x y + 1)^3 is the
+    # sum over n of binomial(3, n) m_n^2; so the distance is sum of binomial(3, n) (m_n - m'_n)^2, by the moments m_n.
+    shift, draws, size = 0.5, 4000, 6
+    moments, moved = (0, 1, 0), (shift, 1 + shift**2, shift**3 + 3 * shift)
+    expected = sum(math.comb(3, n + 1) * (a - b) ** 2 for n, (a, b) in enumerate(zip(moments, moved, strict=True)))
+    values = torch.randn(draws, 2, size, 1, generator=random_generator(), dtype=torch.float64)
+    found = torch.tensor([kernel_distance(first, second + shift) for first, second in values], dtype=torch.float64)
+    assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / draws**0.5)
+    same = torch.tensor([kernel_distance(first, second) for first, second in values], dtype=torch.float64)
+    assert float(same.mean()) == pytest.approx(0, abs=4 * float(same.std()) / draws**0.5)
 
 
 def test_label_accuracy_and_confusions_of_a_crafted_set():

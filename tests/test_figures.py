@@ -91,6 +91,9 @@ def write_rung(folder: Path, model: str, dataset: str, tensors: dict, drawn: tup
         paths |= {f"{use}.{what}": kept.expand(4, *kept.shape).clone() for what in ("states", "predicted")}
         paths |= {f"{use}.timesteps": torch.tensor([999, 666, 333, 0]), f"{use}.final": kept.clone()}
     write_tensors(folder / f"data/samples/{model}.trajectories.safetensors", paths, {})
+    (folder / f"reports/tables/{model}").mkdir(parents=True)
+    write_tensors(folder / f"data/evaluation/{model}.safetensors", {}, {})
+    write_json(folder / f"reports/metrics/{model}.json", {})
 
 
 def write_artifacts(folder: Path) -> None:

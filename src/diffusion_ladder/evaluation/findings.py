@@ -1,9 +1,12 @@
 """What an evaluation found out about a rung, in the three forms that are written down."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from diffusion_ladder.artifacts import read_json, read_table, read_tensors, write_json, write_table, write_tensors
 
 Rows = list[dict[str, float | str]]
 
@@ -24,3 +27,22 @@ class Findings:
 
     def __or__(self, other: "Findings") -> "Findings":
         return Findings(self.numbers | other.numbers, self.tables | other.tables, self.tensors | other.tensors)
+
+
+def write_findings(model: str, findings: Findings) -> None:
+    """Write each form into its place; the folder of the tables is there even if it stays empty."""
+    tables = Path("reports/tables", model)
+    tables.mkdir(parents=True, exist_ok=True)
+    for name, rows in findings.tables.items():
+        write_table(tables / f"{name}.tsv", rows)
+    write_tensors(f"data/evaluation/{model}.safetensors", findings.tensors, {"model": model})
+    write_json(f"reports/metrics/{model}.json", findings.numbers)
+
+
+def read_findings(model: str) -> Findings:
+    """Read what `write_findings` wrote."""
+    return Findings(
+        read_json(f"reports/metrics/{model}.json"),
+        {path.stem: read_table(path) for path in sorted(Path("reports/tables", model).glob("*.tsv"))},
+        read_tensors(f"data/evaluation/{model}.safetensors"),
+    )
