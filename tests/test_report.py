@@ -17,18 +17,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from conftest import serving
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.params import load_parameters
-from diffusion_ladder.report.content import Reader, embedded_pictures
+from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.equations import EQUATIONS_BY_KEY, equations_of
 from diffusion_ladder.report.excerpts import EXCERPTS, excerpts_of, function_source, source_of
 from diffusion_ladder.report.metrics import facts_of, headline_of, metrics_of
 from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.page import build_pages
+from diffusion_ladder.report.pictures import embedded_pictures
 from diffusion_ladder.report.rendering import TEMPLATES, number, prose, size, with_spread
 from diffusion_ladder.report.run_page import bars_of, duration, read_records, run_page, write_run_page
 from diffusion_ladder.report.words import about_training
@@ -147,6 +150,7 @@ def write_artifacts(root, parameters=PARAMETERS):
         write_json(root / f"reports/data/{model.dataset}.json", card_for(model.dataset, dataset))
         facts = {"parameters": 100_003 + index, "images_seen": 614_400 + index, "terminal_snr": 0.00627 * (index % 2)}
         facts |= {"final_loss": 0.03017 + 0.001 * index, "zero_loss": 1.0, "ema_half_life": 22_156.3 + index}
+        facts["forward_process"] = make_schedule("linear", 100 + index, 0.001, 0.03).facts()
         write_json(root / f"models/{key}/rung.json", facts)
         write_figures(root / f"reports/figures/{key}", 40 * index)
     for name in parameters.classifiers:
@@ -271,9 +275,44 @@ def test_every_rung_has_its_chapter_in_order(pages):
 def test_pictures_are_embedded_unchanged(pages, root):
     embedded = [base64.b64decode(url.split(",")[1]) for url in Page(pages.html).all("img", "src")]
     folders = [root / "reports/figures" / key for key in PARAMETERS.models]
-    files = [folder / name for folder in folders for name in ("samples.png", "reverse.webp")]
+    files = [folder / name for folder in folders for name in ("reverse.webp", "samples.png")]
     assert embedded == [file.read_bytes() for file in files]
     assert pages.linked == []
+
+
+def test_figures_stand_under_their_topic_in_the_order_of_reading(root, pages, tmp_path):
+    shutil.copytree(root, tmp_path / "project")
+    folder = tmp_path / "project/reports/figures/circles"
+    names = ["guidance", "neighbours", "cost_of_samplers", "held_out", "loss_by_timestep", "schedule", "forward", "odd"]
+    for name in names:
+        (folder / f"{name}.png").write_bytes(picture_bytes(7))
+    write_json(
+        folder / "captions.json", [dict.fromkeys(("title", "caption", "alt"), n) | {"file": f"{n}.png"} for n in names]
+    )
+    chapter = Reader(tmp_path / "project", PARAMETERS).report().chapters[0]
+    assert [(topic.key, [picture.name for picture in topic.pictures]) for topic in chapter.topics] == [
+        ("forward", ["forward"]), ("schedule", ["schedule"]), ("training", ["loss_by_timestep"]),
+        ("samples", ["held_out"]),
+        ("cost", ["cost_of_samplers"]), ("labels", ["guidance"]), ("memorisation", ["neighbours"]), ("other", ["odd"]),
+    ]  # fmt: skip
+
+
+def test_under_each_figure_stands_the_command_that_draws_it_again(pages):
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    for stage, outs in (("render", "reports/figures/${key}"), ("compare_scores", "reports/figures/scores/${key}")):
+        assert {outs: {"cache": False}} in stages[stage]["do"]["outs"]
+    commands = [text for text in Page(pages.html).texts if text.startswith("dvc repro -s -f ")]
+    assert commands == [f"dvc repro -s -f render@{key}" for key in PARAMETERS.models for _ in range(2)]
+    assert [f"`{command}`" for command in commands] == re.findall(r"`dvc repro -s -f .*?`", pages.markdown)
+
+
+def test_the_schedule_is_told_in_numbers(pages, root):
+    card = json.loads((root / "models/circles/rung.json").read_text())
+    assert card["forward_process"]["terminal_log_snr"] == pytest.approx(
+        math.log(card["forward_process"]["terminal_alpha_bar"] / (1 - card["forward_process"]["terminal_alpha_bar"]))
+    )
+    shown = {value for value, _ in Page(pages.html).data}
+    assert {str(value) for value in card["forward_process"].values()} <= shown
 
 
 @pytest.fixture(scope="module")
@@ -343,8 +382,7 @@ def numbers_in(value):
 def measured_numbers(root):
     files = [*(root / "reports/metrics").rglob("*.json")]
     cards = [json.loads(card.read_text()) for card in (root / "models").glob("*/rung.json")]
-    trained = [card[key] for card in cards for key in ("final_loss", "ema_half_life")]
-    return trained + [found for file in files for found in numbers_in(json.loads(file.read_text()))]
+    return numbers_in(cards) + [found for file in files for found in numbers_in(json.loads(file.read_text()))]
 
 
 def parsed(text):
@@ -386,7 +424,9 @@ def test_other_artifacts_give_other_numbers(root, tmp_path, pages):
         values = json.loads(file.read_text())
         write_json(file, {key: value if isinstance(value, str) else value * 1.37 for key, value in values.items()})
     for card in (tmp_path / "other/models").glob("*/rung.json"):
-        write_json(card, json.loads(card.read_text()) | {"final_loss": 0.8765, "ema_half_life": 1234.5})
+        process = make_schedule("scaled_linear", 50, 0.002, 0.04).facts()
+        changes = {"final_loss": 0.8765, "ema_half_life": 1234.5, "forward_process": process}
+        write_json(card, json.loads(card.read_text()) | changes)
     before = {value for value, _ in Page(pages.html).data}
     after = {value for value, _ in Page(build_pages(tmp_path / "other", PARAMETERS).html).data}
     assert not before & after
@@ -657,8 +697,8 @@ def test_the_page_stays_small_whatever_the_pictures(root, tmp_path):
 
 def test_stills_are_embedded_before_animations(root):
     report = Reader(root, PARAMETERS).report()
-    stills = sum(p.embedded_length for chapter in report.chapters for p in chapter.pictures if not p.animated)
-    assert embedded_pictures(report, stills) == {f"figures/{key}/samples.png" for key in PARAMETERS.models}
+    stills = sum(p.embedded_length for p in report.pictures if not p.animated)
+    assert embedded_pictures(report.pictures, stills) == {f"figures/{key}/samples.png" for key in PARAMETERS.models}
 
 
 BUILD = """
@@ -666,6 +706,7 @@ import sys
 from pathlib import Path
 from diffusion_ladder.params import load_parameters
 from diffusion_ladder.report.page import build_pages
+from diffusion_ladder.report.pictures import embedded_pictures
 pages = build_pages(Path(sys.argv[1]), load_parameters(sys.argv[2]))
 sys.stdout.reconfigure(encoding="utf-8")
 print(pages.html + pages.markdown, end="")

@@ -155,6 +155,7 @@ def describe(rung: Rung) -> dict[str, Any]:
         "network": rung.settings.model_dump(),
         "schedule": rung.schedule.model_dump(),
         "terminal_snr": noise_schedule(rung.schedule).terminal_snr,
+        "forward_process": noise_schedule(rung.schedule).facts(),
         "sample_shape": list(rung.sample_shape),
         "num_classes": rung.num_classes,
         "null_label": rung.null_label,

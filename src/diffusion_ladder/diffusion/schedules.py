@@ -45,6 +45,20 @@ class NoiseSchedule:
         """The SNR of the last timestep, which a sampler that starts from pure noise takes for 0."""
         return self.snr[-1].item()
 
+    def facts(self) -> dict[str, float | None]:
+        """The process in a few numbers, None for the logarithm of an SNR of 0. Steps are counted from 1 to T."""
+        first, last = self.snr[0].item(), self.terminal_snr
+        noisy = (self.snr < 1).nonzero().flatten().tolist()
+        return {
+            "first_beta": self.beta[0].item(),
+            "last_beta": self.beta[-1].item(),
+            "terminal_alpha_bar": self.alpha_bar[-1].item(),
+            "terminal_signal": self.terminal_signal,
+            "first_log_snr": math.log(first),
+            "terminal_log_snr": math.log(last) if last > 0 else None,
+            "noise_outweighs_from": noisy[0] + 1 if noisy else None,
+        }
+
     def alpha_bar_at(self, t: Tensor) -> Tensor:
         """alpha_bar at integer timesteps t of any shape: float64, on t's device (the CPU for MPS, which lacks it)."""
         device = torch.device("cpu") if t.device.type == "mps" else t.device

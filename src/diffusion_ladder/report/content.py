@@ -1,13 +1,9 @@
 """What the report says, read from artifacts and parameters: one Chapter for each rung, in the order of params.yaml."""
 
-import base64
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
@@ -15,43 +11,11 @@ from diffusion_ladder.params import Dataset, Model, Parameters, Sampling
 from diffusion_ladder.report import words
 from diffusion_ladder.report.equations import Equation, equations_of
 from diffusion_ladder.report.excerpts import Excerpt, excerpts_of, source_of
-from diffusion_ladder.report.metrics import Fact, Metric, facts_of, headline_of, metrics_of
+from diffusion_ladder.report.metrics import Fact, Metric, facts_of, headline_of, metrics_of, process_facts
+from diffusion_ladder.report.pictures import REPORTS, Picture, pictures_in
 from diffusion_ladder.report.rendering import number
 from diffusion_ladder.report.schedulers import SchedulerReport, scheduler_report
-
-REPORTS = Path("reports")
-MEDIA_TYPES = {"PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "JPEG": "image/jpeg"}
-EMBEDDED_BYTES = 5_600_000  # of pictures in base64; with the rest, which is far smaller, the page stays under 6 MB
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: what captions.json says, and the file itself.
-
-    Attributes:
-        path: relative to reports/.
-        data: the file's bytes.
-    """
-
-    path: str
-    title: str
-    caption: str
-    alt: str
-    media_type: str
-    width: int
-    height: int
-    animated: bool
-    data: bytes = field(repr=False)
-
-    @property
-    def embedded_length(self) -> int:
-        """Characters of the data URI's payload."""
-        return 4 * math.ceil(len(self.data) / 3)
-
-    @property
-    def data_uri(self) -> str:
-        """The file within a URL."""
-        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode('ascii')}"
+from diffusion_ladder.report.topics import Topic, topics_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +75,7 @@ class Chapter:
     card: Mapping[str, Any]
     card_shown_in: str | None
     card_pictures: list[Picture]
-    pictures: list[Picture]
+    topics: list[Topic]
     metrics: list[Metric]
     facts: list[Fact]
     judge: Judge | None
@@ -121,7 +85,8 @@ class Chapter:
     @property
     def all_pictures(self) -> list[Picture]:
         """Those of its data, where its card is shown here, and those of the rung."""
-        return ([] if self.card_shown_in else self.card_pictures) + self.pictures
+        drawn = [picture for topic in self.topics for picture in topic.pictures]
+        return ([] if self.card_shown_in else self.card_pictures) + drawn
 
     @property
     def network(self) -> str:
@@ -148,6 +113,11 @@ class Report:
     schedulers: SchedulerReport | None
     limitations: list[str]
     parameters: Parameters
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All of them, in the order of the page."""
+        return [picture for chapter in self.chapters for picture in chapter.all_pictures]
 
     @property
     def example_override(self) -> str:
@@ -217,8 +187,8 @@ class Reader:
             known_code=known_code,
             card=card,
             card_shown_in=self.first_in(f"card {model.dataset}", key) if card else None,
-            card_pictures=self.pictures("data", model.dataset),
-            pictures=[*self.pictures("figures", key), *self.pictures("figures", "scores", key)],
+            card_pictures=self.pictures(f"render_data@{model.dataset}", "data", model.dataset),
+            topics=self.topics(key, model, measured, metrics),
             metrics=metrics,
             facts=facts_of(measured),
             judge=judge,
@@ -283,30 +253,24 @@ class Reader:
             return None
         return Judge(folder.name, facts_of(self.json("reports", "metrics", "classifiers", f"{folder.name}.json")))
 
-    def pictures(self, *parts: str) -> list[Picture]:
-        """The figures in a folder below reports/ in the order of captions.json, stills before animations."""
-        folder = self.root.joinpath(REPORTS, *parts)
-        captions = folder / "captions.json"
-        if not captions.is_file():
-            return []
-        return [self.picture(folder / entry["file"], entry) for entry in read_json(captions)]
+    def pictures(self, stage: str, *parts: str) -> list[Picture]:
+        """The figures that a stage drew into a folder below reports/."""
+        return pictures_in(self.root.joinpath(REPORTS, *parts), self.root, stage)
 
-    def picture(self, path: Path, entry: Mapping[str, str]) -> Picture:
-        """One figure."""
-        with Image.open(path) as image:
-            (width, height), media_type = image.size, MEDIA_TYPES[str(image.format)]
-            animated = getattr(image, "n_frames", 1) > 1
-        return Picture(
-            path=path.relative_to(self.root / REPORTS).as_posix(),
-            title=entry["title"],
-            caption=entry["caption"],
-            alt=entry["alt"],
-            media_type=media_type,
-            width=width,
-            height=height,
-            animated=animated,
-            data=path.read_bytes(),
-        )
+    def topics(self, key: str, model: Model, measured: Mapping[str, Any], metrics: list[Metric]) -> list[Topic]:
+        """What happened, by topic; a paragraph that an earlier rung has shown word for word is left out."""
+        drawn = self.pictures(f"render@{key}", "figures", key)
+        drawn += self.pictures(f"compare_scores@{key}", "figures", "scores", key)
+        process = self.json("models", key, "rung.json").get("forward_process", {})
+        told = words.about_topics(key, self.parameters, [metric.key for metric in metrics])
+        new = {
+            topic: [text for text in texts if self.first_in(f"text {text}", key) is None]
+            for topic, texts in told.items()
+        }
+        verdict = measured.get("memorisation_verdict")
+        if verdict:
+            new["memorisation"] = [*new["memorisation"], f"**Verdict:** {verdict}"]
+        return topics_of(drawn, {"schedule": process_facts(process)}, new)
 
 
 def settings_of(key: str, parameters: Parameters) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -340,14 +304,3 @@ def plain(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(plain, value))}]"
     return str(value)
-
-
-def embedded_pictures(report: Report, budget: int = EMBEDDED_BYTES) -> set[str]:
-    """The paths of the pictures that fit into the page: stills first, then animations, in the order of the ladder."""
-    pictures = [picture for chapter in report.chapters for picture in chapter.all_pictures]
-    chosen: set[str] = set()
-    for picture in sorted(pictures, key=lambda picture: picture.animated):  # stable
-        if picture.embedded_length <= budget:
-            budget -= picture.embedded_length
-            chosen.add(picture.path)
-    return chosen

@@ -86,6 +86,8 @@ DESCRIPTIONS = {
 }
 HEADLINES = ("wasserstein_2", "frechet_distance", "label_accuracy", "class_balance_distance", "confidence")
 
+TOLD_ELSEWHERE = ("memorisation_verdict",)  # under its topic
+
 FACTS = {
     "judge": "Judged by",
     "tube_radius": "Tube radius, in units of the data",
@@ -104,6 +106,17 @@ FACTS = {
     "commonest_class_share": "Accuracy of always naming the commonest class",
     "train_count": "Images it was trained on",
     "test_count": "Held-out images it was tested on",
+}
+
+
+PROCESS_FACTS = {
+    "first_beta": "Variance added by the first step, β",
+    "last_beta": "Variance added by the last step, β",
+    "noise_outweighs_from": "Step from which noise outweighs signal",
+    "terminal_alpha_bar": "Share of the variance that is still data at the end, ᾱ",
+    "terminal_signal": "Weight of the data at the end, √ᾱ",
+    "first_log_snr": "Logarithm of the signal-to-noise ratio after the first step",
+    "terminal_log_snr": "Logarithm of the signal-to-noise ratio at the end",
 }
 
 
@@ -232,7 +245,7 @@ def headline_of(metrics: list[Metric]) -> Metric | None:
 
 def facts_of(raw: Mapping[str, Any]) -> list[Fact]:
     """What a file holds besides metrics: known facts in the order of FACTS, then others by name."""
-    values = finite(raw)
+    values = {key: value for key, value in finite(raw).items() if key not in TOLD_ELSEWHERE}
     measured = [name for name in values if is_metric(name, values)]
     parts = {part for name in measured for part in (name, f"{name}_floor", f"{name}_ceiling")}
     taken = parts | {f"{part}_std" for part in parts}
@@ -240,6 +253,11 @@ def facts_of(raw: Mapping[str, Any]) -> list[Fact]:
     known = [key for key in FACTS if key in values and key not in taken]
     others = sorted(key for key in values if key not in taken and key not in deviations and key not in known)
     return [Fact(key, label_of(key), values[key], values.get(f"{key}_std")) for key in [*known, *others]]
+
+
+def process_facts(values: Mapping[str, Any]) -> list[Fact]:
+    """The forward process of a rung in numbers, from its rung.json."""
+    return [Fact(key, label, values[key]) for key, label in PROCESS_FACTS.items() if values.get(key) is not None]
 
 
 def label_of(key: str) -> str:

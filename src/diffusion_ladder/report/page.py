@@ -8,9 +8,10 @@ import yaml
 from markupsafe import Markup
 
 from diffusion_ladder.params import Parameters
-from diffusion_ladder.report.content import Reader, Report, embedded_pictures
+from diffusion_ladder.report.content import Reader, Report
 from diffusion_ladder.report.excerpts import highlighted
 from diffusion_ladder.report.notation import latex, mathml
+from diffusion_ladder.report.pictures import embedded_pictures
 from diffusion_ladder.report.rendering import environment, render
 from diffusion_ladder.report.words import REAL_PORTRAITS
 
@@ -31,8 +32,7 @@ class Pages:
 def build_pages(root: Path, parameters: Parameters) -> Pages:
     """Make the report from the artifacts below a folder (that of params.yaml); what is missing there is left out."""
     report = Reader(root, parameters).report()
-    embedded = embedded_pictures(report)
-    all_pictures = [picture.path for chapter in report.chapters for picture in chapter.all_pictures]
+    embedded = embedded_pictures(report.pictures)
     content = content_of(report)
     html = environment(autoescape=True)
     html.filters |= {"mathml": lambda math: Markup(mathml(math)), "highlighted": highlighted}
@@ -42,7 +42,7 @@ def build_pages(root: Path, parameters: Parameters) -> Pages:
     return Pages(
         html=render(html, "page.html.j2", **content),
         markdown=render(markdown, "readme.md.j2", **content),
-        linked=[path for path in all_pictures if path not in embedded],
+        linked=[picture.path for picture in report.pictures if picture.path not in embedded],
     )
 
 

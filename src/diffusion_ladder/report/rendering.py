@@ -14,7 +14,9 @@ from markupsafe import Markup
 TEMPLATES = Path(__file__).parent / "templates"
 SMALLEST_PLAIN = 1e-4  # smaller numbers are written with a power of ten
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-INLINE = re.compile(r"`(?P<code>[^`]+)`|\[(?P<label>[^\]]+)\]\((?P<url>[^)\s]+)\)|\*(?P<stress>[^*]+)\*")
+INLINE = re.compile(
+    r"`(?P<code>[^`]+)`|\[(?P<label>[^\]]+)\]\((?P<url>[^)\s]+)\)|\*\*(?P<strong>[^*]+)\*\*|\*(?P<stress>[^*]+)\*"
+)
 
 
 def environment(autoescape: bool) -> jinja2.Environment:
@@ -97,6 +99,8 @@ def inline(match: re.Match[str]) -> str:
     """One piece of markup that INLINE found, as HTML."""
     if match["code"]:
         return f"<code>{html.escape(match['code'], quote=False)}</code>"
+    if match["strong"]:
+        return f"<strong>{html.escape(match['strong'], quote=False)}</strong>"
     if match["stress"]:
         return f"<em>{html.escape(match['stress'], quote=False)}</em>"
     return f'<a href="{html.escape(match["url"])}">{html.escape(match["label"], quote=False)}</a>'

@@ -184,6 +184,79 @@ def guidance_in_words(sampling: Sampling) -> str:
     return f"a guidance scale of {sampling.guidance_scale:g}{where}"
 
 
+def about_topics(key: str, parameters: Parameters, metric_names: Sequence[str]) -> dict[str, list[str]]:
+    """What the figures of a rung are about: paragraphs by topic (report/topics.py)."""
+    model, sampling = parameters.models[key], parameters.sampling[key]
+    points = parameters.datasets[model.dataset].kind == "points"
+    return {
+        "forward": [
+            f"Nothing is learnt yet: in {model.schedule.T:,} small steps noise takes the place of the data. Any state"
+            " on the way can be had in one go, by the first equation of this report."
+        ],
+        "schedule": [
+            "How much noise each step adds is what there is to choose in the forward process. What counts is the"
+            " signal-to-noise ratio: where it falls slowly, many steps do the same work, and what is left of it at the"
+            " end is missing from the pure noise that sampling starts from."
+        ],
+        "training": about_learning(model),
+        "reverse": [ABOUT_REVERSE, *([ABOUT_SCORE] if points else [])],
+        "samples": [about_choice(model.dataset, parameters.seed, sampling)],
+        "cost": [ABOUT_COST],
+        "sample_size": [ABOUT_SAMPLE_SIZE],
+        "labels": [ABOUT_LABELS] if "label_accuracy" in metric_names else [],
+        "memorisation": [ABOUT_MEMORISATION],
+    }
+
+
+ABOUT_REVERSE = (
+    "Sampling starts from pure noise. At every timestep that is visited, the network's answer implies a clean *x*, a"
+    " first guess of where this will end; the sampler goes a small part of the way there, and asks again."
+)
+ABOUT_SCORE = (
+    "The answer, divided by the noise's standard deviation and with its sign turned, is the *score*: it points to where"
+    " points are more likely. For a known set of points the score can be computed exactly, so that what has been learnt"
+    " can be seen beside what there was to learn."
+)
+ABOUT_COST = (
+    "Nearly all the time of sampling goes into evaluations of the network, so that their number (NFE) is the price of a"
+    " sample, on any machine. Each sampler is run with several prices; the knee is where paying more stops helping."
+)
+ABOUT_SAMPLE_SIZE = (
+    "The same two distributions seem farther apart when fewer samples of them are compared. Here the same samples are"
+    " measured in sets of several sizes, beside real data in their place: the gap between the two curves is what the"
+    " samples lack, and the common slope is the bias."
+)
+ABOUT_LABELS = (
+    "Whether the network draws what was asked for: each sample has a requested class, and the judge says which it sees."
+    " Guidance exaggerates the difference that the label makes, which buys obedience with variety."
+)
+ABOUT_MEMORISATION = (
+    "A network that repeats its training examples has perfect distances and has learnt nothing. So each sample is held"
+    " against the nearest training example and the nearest held-out one: who has learnt the distribution is as near to"
+    " the one as to the other."
+)
+
+
+def about_learning(model: Model) -> list[str]:
+    """How to read the curves of a training."""
+    return [
+        "The loss is the error of the answer at timesteps drawn at random, so that it rustles; by timestep it shows"
+        " where the task is hard, which is where little noise has to be told from the data's own detail. The gradient's"
+        " norm tells of trouble before the loss does. The curves are those of the weights in training: the loss of"
+        " their average, which draws the samples, is not logged, but what that average draws on the way is shown, from"
+        " the same noise every time."
+    ]
+
+
+def about_choice(dataset: str, seed: int, sampling: Sampling) -> str:
+    """Which samples are shown: the first ones of the root seed."""
+    return (
+        f"Drawn from the seed `{seed}` (parameter `seed`). Sample *n* starts from the noise of the generator for"
+        f" `{seed}/sample/{dataset}/noise/n`, counted from nought; shown are the first ones in their order, and none"
+        f" has been chosen or left out. Numbers further down come from {sampling.seeds} such draws."
+    )
+
+
 def about_source(dataset: Dataset) -> str:
     """Where a data set comes from, and whether it is real."""
     source = str(getattr(dataset, "source", ""))
