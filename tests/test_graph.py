@@ -31,7 +31,7 @@ STAGES = {
     "report",
     *(f"{stage}@{key}" for stage in ("fetch", "preprocess", "render_data") for key in DATASETS),
     *(f"train_classifier@{key}" for key in ("mnist", "faces")),
-    *(f"{stage}@{key}" for stage in ("train", "sample", "evaluate", "render") for key in MODELS),
+    *(f"{stage}@{key}" for stage in ("train", "sample", "sweep", "evaluate", "render") for key in MODELS),
     *(f"compare_scores@{key}" for key in ("circles", "moons")),
 }
 
@@ -152,7 +152,7 @@ def test_a_comment_in_a_figure_module_reruns_only_the_figures(smoke):
 
 def test_other_sampling_steps_retrain_nothing(smoke):
     with parameter(smoke, "sampling.faces.steps", 3):
-        assert stale(smoke) == {"check_params", "sample@faces", "report"}
+        assert stale(smoke) == {"check_params", "sample@faces", "sweep@faces", "report"}
 
 
 def test_another_schedule_retrains_that_rung_alone(smoke):
@@ -162,7 +162,12 @@ def test_another_schedule_retrains_that_rung_alone(smoke):
 
 def test_a_change_to_the_unet_does_not_retrain_the_circles(smoke):
     with changed(smoke / "src/diffusion_ladder/networks/unet.py", "\n", "\n# A comment.\n"):
-        assert stale(smoke) == {"train@mnist_scratch", "sample@mnist_scratch", "report"}  # which quotes its code
+        assert stale(smoke) == {
+            "train@mnist_scratch",
+            "sample@mnist_scratch",
+            "sweep@mnist_scratch",
+            "report",
+        }  # which quotes its code
 
 
 def test_an_accepted_parameter_reruns_only_what_reads_it(smoke, tmp_path):

@@ -34,6 +34,12 @@ IMPOSSIBLE = [
     ("sampling.faces.steps", 1001, "sampling.faces.steps: 1001 is more than T = 1000"),
     ("sampling.faces.steps", 0, "sampling.faces.steps"),
     ("sampling.faces.seeds", 1, "sampling.faces.seeds"),
+    ("sweep.faces.count", 33, "sweep.faces.count: 33 is no multiple of 2 classes"),
+    ("sweep.faces.samplers", ["ddim", "ddim"], "samplers: ['ddim', 'ddim'] holds a value twice"),
+    ("sweep.faces.samplers", ["diffusers_ddim"], "sweep.faces.samplers"),
+    ("sweep.faces.evaluations", [10, 1001], "sweep.faces.evaluations: 1001 is more than T = 1000"),
+    ("sweep.circles.guidance_scales", [2.0], "sweep.circles.guidance_scales: needs a null label"),
+    ("models.faces.schedulers.sweep.ddim", "diffusers_ddpm", "models.faces.schedulers.sweep.ddim"),
     ("sampling.faces.count", 33, "33 is no multiple of 2 classes"),
     ("sampling.circles.guidance_scale", 2.0, "sampling.circles.guidance_scale: needs a null label"),
     ("datasets.mnist.source", "kaggle", "datasets.mnist.source"),
@@ -130,10 +136,22 @@ def test_samplers_are_held_against_the_schedule_and_the_clipping(tmp_path):
         check_consistency(validate(values, "params.yaml"))
     sampling |= {"clip_sample": True, "thresholding": False}
     model["schedule"] |= {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    values["sweep"]["mnist_scratch"]["samplers"] = ["ddim", "dpm_solver"]
     with pytest.raises(ParameterError, match="comparison: heun starts at sigma"):
         check_consistency(validate(values, "params.yaml"))
     model["schedulers"]["comparison"] = "dpm_solver"
     check_consistency(validate(values, "params.yaml"))
+    values["sweep"]["mnist_scratch"]["samplers"] = ["heun"]
+    with pytest.raises(
+        ParameterError, match=r"sweep\.mnist_scratch\.samplers: heun can't be compared with an infinite"
+    ):
+        check_consistency(validate(values, "params.yaml"))
+    values["sweep"]["mnist_scratch"] |= {"samplers": ["dpm_solver"], "evaluations": [1000]}
+    check_consistency(validate(values, "params.yaml"))
+    sampling["spacing"] = "linspace"
+    model["schedule"]["rescale_betas_zero_snr"] = False
+    with pytest.raises(ParameterError, match="with linspace spacing dpm_solver takes at most 999 steps"):
+        check_consistency(validate(values, "params.yaml"))
 
 
 def test_optimal_transport_is_accepted_with_samplers_that_add_no_noise():

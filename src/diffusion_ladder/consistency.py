@@ -5,7 +5,7 @@ Only the stage check_params imports this, so that a new check makes nothing run 
 
 from diffusion_ladder.diffusion.terminal_snr import NO_SIGNAL
 from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.params import Model, Parameters, Portraits, Sampling, Scores
+from diffusion_ladder.params import Model, Parameters, Portraits, Sampling, Scores, Sweep
 
 DIGIT_SIZE = 28  # side of every image of the MNIST family, in pixels
 
@@ -31,6 +31,7 @@ def check_consistency(parameters: Parameters) -> None:
         check_range(parameters, name, model)
         check_options(parameters, name, model)
         check_samplers(name, model, parameters.sampling[name])
+        check_sweep(name, model, parameters.sampling[name], parameters.sweep[name])
         drawn, compared = parameters.sampling[name].count, parameters.evaluation[name].sample_count
         if compared > drawn:
             raise ParameterError(
@@ -133,3 +134,15 @@ def check_samplers(name: str, model: Model, sampling: Sampling) -> None:
                 f"sampling.{name}.{key}: with {sampling.spacing} spacing {sampler} leaves the last timestep to the "
                 f"data; take at most {model.schedule.T - 1} steps, or trailing spacing"
             )
+
+
+def check_sweep(name: str, model: Model, sampling: Sampling, sweep: Sweep) -> None:
+    """The sweep's samplers have the same limits as those that are used."""
+    if "heun" in sweep.samplers and (model.schedule.rescale_betas_zero_snr or sampling.thresholding):
+        why = "thresholding, which it doesn't know" if sampling.thresholding else "an infinite sigma at zero SNR"
+        raise ParameterError(f"sweep.{name}.samplers: heun can't be compared with {why}; leave it out")
+    last = model.schedule.T
+    if "dpm_solver" in sweep.samplers and sampling.spacing != "trailing" and last in sweep.evaluations:
+        raise ParameterError(
+            f"sweep.{name}.evaluations: with {sampling.spacing} spacing dpm_solver takes at most {last - 1} steps"
+        )

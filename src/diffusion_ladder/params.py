@@ -335,12 +335,22 @@ class Schedule(Section):
         return self
 
 
+class SweptSchedulers(Section):
+    """The scheduler modules that the sweep compares, by method."""
+
+    ddpm: Literal["ddpm", "diffusers_ddpm"]
+    ddim: Literal["ddim", "diffusers_ddim"]
+    dpm_solver: Literal["dpm_solver", "diffusers_dpm_solver"]
+    heun: Literal["heun", "diffusers_heun"]
+
+
 class Schedulers(Section):
     """The scheduler modules of a rung, by what they are used for."""
 
     training: NoisingScheduler
     sampling: SamplerName
     comparison: SamplerName
+    sweep: SweptSchedulers
 
     @model_validator(mode="after")
     def comparison_differs(self) -> "Schedulers":
@@ -440,6 +450,25 @@ class Sampling(Section):
         return self
 
 
+class Sweep(Section):
+    """Which samplers a rung compares, and at which cost."""
+
+    samplers: Annotated[list[Literal["ddpm", "ddim", "dpm_solver", "heun"]], Field(min_length=1)]
+    evaluations: Annotated[list[Positive], Field(min_length=1)]
+    guidance_scales: list[Annotated[float, Field(ge=0)]]
+    seeds: Annotated[int, Field(ge=2)]
+    count: Annotated[int, Field(ge=2)]
+    batch_size: Positive
+
+    @model_validator(mode="after")
+    def nothing_stands_twice(self) -> "Sweep":
+        """Every setting is drawn once."""
+        for key in ("samplers", "evaluations", "guidance_scales"):
+            if len(set(values := getattr(self, key))) < len(values):
+                raise ValueError(f"{key}: {values} holds a value twice")
+        return self
+
+
 class Evaluation(Section):
     """Sizes of a rung's evaluation."""
 
@@ -516,6 +545,7 @@ class Parameters(Section):
     classifiers: dict[str, Classifier]
     models: dict[str, Model]
     sampling: dict[str, Sampling]
+    sweep: dict[str, Sweep]
     evaluation: dict[str, Evaluation]
     quality: dict[str, dict[str, Threshold]]
     figures: dict[str, Figures]
@@ -525,7 +555,7 @@ class Parameters(Section):
     @model_validator(mode="after")
     def parts_fit(self) -> "Parameters":
         """Every rung has an entry in each part, a known data set, and no more steps than T."""
-        for part in ("sampling", "evaluation", "quality", "figures"):
+        for part in ("sampling", "sweep", "evaluation", "quality", "figures"):
             if sorted(getattr(self, part)) != sorted(self.models):
                 raise ValueError(f"{part}: has {sorted(getattr(self, part))}, but models has {sorted(self.models)}")
         for name, classifier in self.classifiers.items():
@@ -533,6 +563,7 @@ class Parameters(Section):
                 raise ValueError(f"classifiers.{name}.dataset: no data set is called {classifier.dataset}")
         for name, model in self.models.items():
             self.check_rung(name, model, self.sampling[name])
+            self.check_sweep(name, model, self.sweep[name])
         return self
 
     def check_rung(self, name: str, model: Model, sampling: Sampling) -> None:
@@ -552,11 +583,20 @@ class Parameters(Section):
             raise ValueError(f"sampling.{name}.trajectory_count: more than the samples that are drawn")
         self.check_classes(name, model, sampling)
 
+    def check_sweep(self, name: str, model: Model, sweep: Sweep) -> None:
+        """No sampler takes more steps than T; guidance needs a null label."""
+        if max(sweep.evaluations) > model.schedule.T:
+            most = max(sweep.evaluations)
+            raise ValueError(f"sweep.{name}.evaluations: {most} is more than T = {model.schedule.T} of its schedule")
+        if sweep.guidance_scales and not model.training.label_dropout:
+            raise ValueError(f"sweep.{name}.guidance_scales: needs a null label (training.label_dropout above 0)")
+
     def check_classes(self, name: str, model: Model, sampling: Sampling) -> None:
         """A conditional rung needs counts that its classes share evenly; guidance needs a null label."""
         dataset = self.datasets[model.dataset]
         classes = len(dataset.preprocess.class_names) if isinstance(dataset, Portraits) else 1
         counts = {f"sampling.{name}.{key}": getattr(sampling, key) for key in SAMPLE_COUNTS}
+        counts |= {f"sweep.{name}.count": self.sweep[name].count}
         for key, count in (counts | {f"models.{name}.previews.count": model.previews.count}).items():
             if count % classes:
                 raise ValueError(f"{key}: {count} is no multiple of {classes} classes")

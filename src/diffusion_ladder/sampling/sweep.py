@@ -1,0 +1,50 @@
+"""Samples by every sampler at several costs, and at several scales of guidance: what the table of each is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from diffusion_ladder.params import Sampling, Sweep
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way of drawing samples.
+
+    Attributes:
+        sampler: module name under schedulers/.
+        steps: of the sampler, or "all" T.
+        guidance_scale: of classifier-free guidance; 1 is the conditional model alone.
+    """
+
+    sampler: str
+    steps: int | str
+    guidance_scale: float
+
+
+def steps_within(method: str, evaluations: int) -> int:
+    """The most steps that take no more than so many network evaluations: Heun's N steps take 2N - 1, others' take N."""
+    return (evaluations + 1) // 2 if method == "heun" else evaluations
+
+
+def settings_by_table(
+    sweep: Sweep, own: Sampling, sampler: str, modules: Mapping[str, str]
+) -> dict[str, list[Setting]]:
+    """What is drawn for each table.
+
+    - cost: every method within every number of evaluations, guided as the rung's samples are;
+    - guidance: the rung's own method and steps at every scale; left out where no scale is named.
+
+    Args:
+        sweep: methods, evaluations and scales.
+        own: how the rung's samples are drawn.
+        sampler: module that draws them.
+        modules: by method, its module under schedulers/.
+    """
+    costs = [
+        Setting(modules[method], steps_within(method, evaluations), own.guidance_scale)
+        for method in sweep.samplers
+        for evaluations in sweep.evaluations
+    ]
+    module = modules[sampler.removeprefix("diffusers_")]
+    guidance = [Setting(module, own.steps, scale) for scale in sweep.guidance_scales]
+    return {table: settings for table, settings in (("cost", costs), ("guidance", guidance)) if settings}

@@ -1,0 +1,58 @@
+"""Draw one rung's samples with every sampler at several costs, and with its own at several scales of guidance."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_ladder.artifacts import write_tensors
+from diffusion_ladder.processes import Processes, processes_of
+from diffusion_ladder.rungs import Rung, load_rung, parameter_count
+from diffusion_ladder.runtime import Stage, run_stage
+from diffusion_ladder.sampling.loop import Samples, draw_samples
+from diffusion_ladder.sampling.sweep import Setting, settings_by_table
+
+
+def draw(stage: Stage, rung: Rung, setting: Setting, processes: Processes) -> Samples:
+    """The samples of one setting, of every sampling seed."""
+    sweep, seed = stage.parameter(f"sweep.{stage.key}"), stage.parameter("seed")
+    changes = {"guidance_scale": setting.guidance_scale, "batch_size": sweep.batch_size}
+    settings = stage.parameter(f"sampling.{stage.key}").model_copy(update=changes)
+    how = stage.precision, None, processes, sweep.seeds
+    return draw_samples(rung, setting.sampler, settings, setting.steps, sweep.count, seed, *how)
+
+
+def draw_tables(stage: Stage, processes: Processes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of the file: by table (settings, S * N, ...) samples, and how each was drawn."""
+    rung, name = load_rung(f"models/{stage.key}"), f"models.{stage.key}.schedulers"
+    rung = replace(rung, network=rung.network.to(stage.device))
+    print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
+    sweep, own = stage.parameter(f"sweep.{stage.key}"), stage.parameter(f"sampling.{stage.key}")
+    modules = stage.parameter(f"{name}.sweep").model_dump()
+    tables = settings_by_table(sweep, own, stage.parameter(f"{name}.sampling"), modules)
+    tensors: dict[str, Tensor] = {}
+    facts: dict[str, Any] = {"model": stage.key, "seed": stage.parameter("seed"), "sampling_seeds": sweep.seeds}
+    bar: dict[str, Any] = {"desc": stage.label, "unit": " settings", "disable": not stage.launch.is_main}
+    with tqdm(total=sum(map(len, tables.values())), **bar) as progress:
+        for table, settings in tables.items():
+            drawn = []
+            for setting in settings:
+                drawn.append(draw(stage, rung, setting, processes))
+                progress.update()
+            tensors[table] = torch.stack([each.samples for each in drawn])
+            facts[table] = [asdict(setting) | {"nfe": each.nfe} for setting, each in zip(settings, drawn, strict=True)]
+    return tensors | {"labels": drawn[0].labels, "sampling_seed": drawn[0].sampling_seed}, facts
+
+
+def main(stage: Stage) -> None:
+    """Draw with all processes, and let the main one write."""
+    with processes_of(stage.launch, stage.device) as processes:
+        tensors, metadata = draw_tables(stage, processes)
+    if stage.launch.is_main:
+        write_tensors(f"data/samples/{stage.key}.sweep.safetensors", tensors, metadata)
+
+
+if __name__ == "__main__":
+    run_stage(main, many_processes=True)
