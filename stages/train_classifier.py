@@ -10,6 +10,7 @@ from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.classifier import (
     Classifier,
+    check_accuracy,
     judge,
     new_classifier,
     parameter_count,
@@ -51,9 +52,9 @@ def accuracies(predictions: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def main(stage: Stage) -> None:
-    """Train on the training split, measure on the held-out one, write both down."""
-    dataset = stage.parameter(f"classifiers.{stage.key}").dataset
-    path = f"data/processed/{dataset}.safetensors"
+    """Train on the training split, measure on the held-out one, write both down if the classifier is good enough."""
+    settings = stage.parameter(f"classifiers.{stage.key}")
+    path = f"data/processed/{settings.dataset}.safetensors"
     tensors, metadata = read_tensors(path), read_metadata(path)
     classifier = trained_classifier(stage, tensors, metadata)
     predictions = {
@@ -61,10 +62,12 @@ def main(stage: Stage) -> None:
         for split in ("train", "test")
     }
     measured = accuracies(predictions["test"], tensors["test_labels"])
+    check_accuracy(measured["accuracy"], settings.min_accuracy, f"classifiers.{stage.key}")
     measured["train_accuracy"] = float((predictions["train"] == tensors["train_labels"]).double().mean())
     measured = {key: round(value, 6) for key, value in measured.items()}
     facts = {name: metadata[name] for name in ("dataset", "kind", "class_names", "normalisation")}
-    save_classifier(classifier, f"models/classifiers/{stage.key}", facts | {"accuracy": measured["accuracy"]})
+    facts |= {"accuracy": measured["accuracy"], "settings": settings.model_dump()}
+    save_classifier(classifier, f"models/classifiers/{stage.key}", facts)
     counts = {"train_count": len(tensors["train"]), "test_count": len(tensors["test"])}
     write_json(f"reports/metrics/classifiers/{stage.key}.json", measured | counts)
 

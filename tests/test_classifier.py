@@ -1,17 +1,23 @@
 """The judge: its training, its augmentation and its files."""
 
 import itertools
+import re
+import sys
 from dataclasses import astuple
 
 import pytest
 import torch
+import yaml
+from conftest import PROJECT, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_ladder.artifacts import read_json, read_tensors
+from diffusion_ladder.artifacts import read_json, read_tensors, write_tensors, write_text
 from diffusion_ladder.data.normalise import IMAGES, normalise
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.classifier import (
     augment,
+    check_accuracy,
     judge,
     load_classifier,
     new_classifier,
@@ -32,6 +38,7 @@ SETTINGS = Settings(
     weight_decay=0.01,
     shift=1,
     flip=False,
+    min_accuracy=0.9,
 )
 
 
@@ -170,3 +177,42 @@ def test_the_learning_rate_falls_along_a_cosine_to_zero(monkeypatch):
     assert seen[len(seen) // 2] == pytest.approx(SETTINGS.learning_rate / 2)
     assert seen == sorted(seen, reverse=True)
     assert 0 < seen[-1] < 0.01 * SETTINGS.learning_rate
+
+
+def project_with_two_digits(folder, min_accuracy):
+    """A copy of what the stage reads: two digits that look alike, and a training of two steps."""
+    parameters = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    parameters["classifiers"]["mnist"] |= {"steps": 2, "batch_size": 8, "min_accuracy": min_accuracy}
+    parameters["runtime"]["threads"] = 1
+    images = torch.randint(0, 256, (40, 1, 8, 8), generator=random_generator(), dtype=torch.uint8)
+    labels = torch.arange(40) % 2
+    tensors = {"train": images[:20], "train_labels": labels[:20], "test": images[20:], "test_labels": labels[20:]}
+    card = {"dataset": "mnist", "kind": "digits", "class_names": ["0", "1"]}
+    card |= {"normalisation": {"mean": [0.5], "std": [0.5]}}
+    write_tensors(folder / "data/processed/mnist.safetensors", tensors, card)
+    write_text(folder / "params.yaml", yaml.safe_dump(parameters))
+    write_text(folder / "dvc.yaml", (PROJECT / "dvc.yaml").read_text())
+
+
+@pytest.mark.parametrize("min_accuracy", [0.98, 0.0])
+def test_a_classifier_below_its_limit_does_not_serve(tmp_path, min_accuracy):
+    project_with_two_digits(tmp_path, min_accuracy)
+    command = [sys.executable, str(PROJECT / "stages/train_classifier.py"), "mnist"]
+    done = run(command, tmp_path, PYTHONPATH=str(PROJECT / "src"))
+    if min_accuracy == 0:
+        assert done.returncode == 0, done.stderr
+        card = read_json(tmp_path / "models/classifiers/mnist/classifier.json")
+        assert Settings.model_validate(card["settings"]).steps == 2
+        return
+    assert done.returncode == 1
+    complaint = done.stderr.splitlines()[-1]
+    assert re.search(r"classifiers\.mnist\.min_accuracy: .* reaches 0\.\d{4}, less than 0\.98", complaint)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "models").exists()
+    assert not (tmp_path / "reports/metrics").exists()
+
+
+def test_an_accuracy_at_the_limit_is_enough():
+    check_accuracy(0.98, 0.98, "classifiers.mnist")
+    with pytest.raises(UserError, match="reaches 0.9799, less than 0.98"):
+        check_accuracy(0.9799, 0.98, "classifiers.mnist")

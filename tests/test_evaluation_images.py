@@ -36,6 +36,7 @@ SETTINGS = Settings(
     weight_decay=0.01,
     shift=1,
     flip=False,
+    min_accuracy=0.9,
 )
 SAMPLE_COUNT = 60
 

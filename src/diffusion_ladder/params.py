@@ -255,6 +255,7 @@ class Classifier(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     shift: NotNegative
     flip: bool
+    min_accuracy: Annotated[float, Field(ge=0, le=1)]
 
 
 class MLPNetwork(Section):

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from diffusion_ladder.artifacts import read_json, read_tensors, sha256_of_file, write_json, write_tensors
 from diffusion_ladder.data.normalise import Normalisation, normalise
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.params import Classifier as Settings
 
 WEIGHTS, CARD = "model.safetensors", "classifier.json"
@@ -208,6 +209,24 @@ def train(
         optimiser.step()
         yield loss.detach()
     classifier.eval()
+
+
+def check_accuracy(accuracy: float, least: float, key: str) -> None:
+    """Refuse a classifier as a judge that is itself too often wrong.
+
+    Args:
+        accuracy: on held-out images.
+        least: the lowest that will do.
+        key: of the classifier's settings in params.yaml.
+
+    Raises:
+        UserError: it is below the limit.
+    """
+    if accuracy < least:
+        raise UserError(
+            f"{key}.min_accuracy: on held-out images the classifier reaches {accuracy:.4f}, less than {least:g}, and so"
+            " can't serve as a judge: train it longer, or lower the limit"
+        )
 
 
 def save_classifier(classifier: Classifier, folder: str | Path, facts: Mapping[str, Any]) -> None:
