@@ -8,7 +8,8 @@ import pytest
 from conftest import PROJECT
 
 FLOORS = {
-    1: "errors randomness artifacts params torchvision_import diffusion networks data evaluation figures quality",
+    1: "errors randomness artifacts params overlays quality torchvision_import"
+    " diffusion networks data evaluation figures",
     2: "schedulers device runtime report",
     3: "rungs processes",
     4: "training sampling",

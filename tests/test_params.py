@@ -9,8 +9,9 @@ import yaml
 
 from diffusion_ladder.consistency import check_consistency
 from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.overlays import flatten
 from diffusion_ladder.params import load_parameters, load_yaml, look_up, validate
-from diffusion_ladder.presets import flatten, merged_parameters, overrides
+from diffusion_ladder.presets import merged_parameters, overrides
 
 IMPOSSIBLE = [
     ("unknown", 1, "unknown: unknown key"),

@@ -24,7 +24,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_ladder.diffusion.schedules import make_schedule
-from diffusion_ladder.params import load_parameters
+from diffusion_ladder.overlays import merge
+from diffusion_ladder.params import Threshold, load_parameters, load_yaml, validate
+from diffusion_ladder.quality import checks
+from diffusion_ladder.quality import measured_numbers as measured_at_gate
 from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.equations import EQUATIONS_BY_KEY, equations_of
 from diffusion_ladder.report.excerpts import EXCERPTS, excerpts_of, function_source, source_of
@@ -34,6 +37,7 @@ from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.pictures import embedded_pictures
 from diffusion_ladder.report.rendering import TEMPLATES, number, prose, size, with_spread
 from diffusion_ladder.report.run_page import bars_of, duration, read_records, run_page, write_run_page
+from diffusion_ladder.report.verdict import data_in_words, preset_of
 from diffusion_ladder.report.words import about_training
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -265,7 +269,7 @@ def test_every_rung_has_its_chapter_in_order(pages):
     page = Page(pages.html)
     sections = [name for name in page.all("section", "id") if name in PARAMETERS.models]
     assert sections == list(PARAMETERS.models)
-    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-4] == list(PARAMETERS.models)
+    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-5] == list(PARAMETERS.models)
     words = " ".join(page.texts)
     for model in PARAMETERS.models.values():
         assert model.title in words
@@ -313,6 +317,68 @@ def test_the_schedule_is_told_in_numbers(pages, root):
     )
     shown = {value for value, _ in Page(pages.html).data}
     assert {str(value) for value in card["forward_process"].values()} <= shown
+
+
+# The verdict
+
+
+def with_thresholds(**limits):
+    """The parameters with these thresholds for circles, and none for other rungs."""
+    thresholds = {name: Threshold(**limit) for name, limit in limits.items()}
+    quality = {model: thresholds if model == "circles" else {} for model in PARAMETERS.models}
+    return PARAMETERS.model_copy(update={"quality": quality})
+
+
+def test_the_verdict_names_the_rung_that_falls_short_and_by_how_much(root):
+    limits = {"wasserstein_2": {"at_most": 0.05}, "first_curve_share": {"at_least": 0.4}, "gone": {"at_least": 0.9}}
+    pages = build_pages(root, with_thresholds(**limits))
+    assert complaints_about(pages.html) == []
+    page = " ".join(" ".join(Page(pages.html).texts).split())
+    for text, stars in ((page, ""), (pages.markdown, "*")):
+        title = f"{stars}2-Wasserstein distance{stars}"
+        assert "1 of 3 thresholds are met." in text
+        assert re.search(
+            rf"Part 1: circles falls short: ?{re.escape(title)} ?is 0.0713 ± 0.0012 where at most 0.05 is asked for,"
+            " 0.0213 too much.".replace(".", r"\."),
+            text,
+        ), text[:3000]
+        assert re.search(r"was not measured \(at least 0\.9 is asked for\)", text)
+    words = [text for text in Page(pages.html).texts if text in ("pass", "falls short", "not measured")]
+    assert words[:4] == ["falls short", "pass", "not measured", "not measured"]
+
+
+def test_the_verdict_says_when_every_threshold_is_met(root):
+    pages = build_pages(root, with_thresholds(wasserstein_2={"at_most": 0.08}))
+    for text in (pages.html, pages.markdown):
+        assert "Every rung reaches its thresholds." in text
+        assert "falls short" not in text
+
+
+def test_the_verdict_is_the_gate(root, pages):
+    found = [each.check for each in Reader(root, PARAMETERS).report().judgements]
+    assert found == [
+        check
+        for model, thresholds in PARAMETERS.quality.items()
+        for check in checks(measured_at_gate(root, model), thresholds)
+    ]
+
+
+@pytest.mark.parametrize("name", ["default", "smoke", "full"])
+def test_the_preset_is_named_and_what_differs_from_it(name):
+    ground = load_yaml(REPOSITORY / "presets/default.yaml")
+    values = merge(ground, load_yaml(REPOSITORY / f"presets/{name}.yaml"))
+    assert str(preset_of(validate(values, name), REPOSITORY / "presets")) == f"the {name} preset, unchanged"
+    values = merge(values, {"seed": 5, "sampling": {"faces": {"guidance_scale": 2.0}}})
+    told = str(preset_of(validate(values, name), REPOSITORY / "presets"))
+    assert told == f"the {name} preset with 2 changed: `seed`, `sampling.faces.guidance_scale`"
+
+
+def test_data_are_embedded_or_whole_or_the_users(pages):
+    assert data_in_words(PARAMETERS) == "embedded, all of them"
+    mixed = merge(PARAMETERS.model_dump(exclude_unset=True), {"datasets": {"mnist": {"source": "torchvision"}}})
+    told = data_in_words(validate(mixed, "mixed"))
+    assert told == "embedded: `circles`, `moons`, `faces`; full: `mnist`"
+    assert "Data: embedded, all of them" in pages.markdown
 
 
 @pytest.fixture(scope="module")
@@ -385,6 +451,15 @@ def measured_numbers(root):
     return numbers_in(cards) + [found for file in files for found in numbers_in(json.loads(file.read_text()))]
 
 
+def shortfalls_in(root):
+    found = []
+    for model, thresholds in PARAMETERS.quality.items():
+        values = json.loads((root / f"reports/metrics/{model}.json").read_text())
+        known = {name: limit for name, limit in thresholds.items() if name in values}
+        found += [abs(values[name] - limit.limit) for name, limit in known.items()]
+    return found
+
+
 def parsed(text):
     """A printed number, and half of what its last digit is worth."""
     mantissa, _, power = text.replace("−", "-").replace(",", "").partition(" × 10")
@@ -398,7 +473,7 @@ def is_printed_form_of(text, value):
 
 
 def test_every_measured_number_on_the_page_stands_in_an_artifact(pages, root):
-    known, shown = set(measured_numbers(root)), Page(pages.html).data
+    known, shown = {*measured_numbers(root), *shortfalls_in(root)}, Page(pages.html).data
     assert len(shown) > 100
     for value, text in shown:
         assert float(value) in known
@@ -574,7 +649,7 @@ def test_markdown_links_lead_somewhere(root, tmp_path):
     links = re.findall(r"\]\(([^)\s]+)\)", pages.markdown) + Page(pages.html).all("a", "href")
     relative = [link for link in links if not link.startswith(("#", "https://", "http://"))]
     assert len(relative) > 20
-    assert [link for link in relative if not (reports / link).exists()] == []
+    assert [link for link in relative if not (reports / link.split("#")[0]).exists()] == []
     anchors = {link[1:] for link in re.findall(r"\]\((#[^)\s]+)\)", pages.markdown)}
     assert anchors <= set(re.findall(r'<a id="([\w-]+)"></a>', pages.markdown))
 

@@ -2,6 +2,7 @@
 
 python -m diffusion_ladder.presets full --overrides     the preset as options for `dvc exp run`
 python -m diffusion_ladder.presets smoke --copy FOLDER  a copy of the project with the preset applied
+python -m diffusion_ladder.presets default --save       params.yaml as delivered, against which the report tells changes
 """
 
 import argparse
@@ -16,31 +17,8 @@ import yaml
 
 from diffusion_ladder.consistency import check_consistency
 from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.overlays import flatten, merge
 from diffusion_ladder.params import load_yaml, validate
-
-
-def flatten(overlay: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys and their values; lists are values."""
-    flat: dict[str, Any] = {}
-    for key, value in overlay.items():
-        path = f"{prefix}{key}"
-        flat |= flatten(value, path + ".") if isinstance(value, dict) else {path: value}
-    return flat
-
-
-def merge(values: dict[str, Any], overlay: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """`values` with those of `overlay` in their place.
-
-    Raises:
-        ParameterError: the overlay has a key that `values` does not have.
-    """
-    unknown = [str(key) for key in overlay if key not in values]
-    if unknown:
-        raise ParameterError(f"preset: params.yaml has no {path}{unknown[0]}")
-    merged = dict(values)
-    for key, value in overlay.items():
-        merged[key] = merge(values[key], value, f"{path}{key}.") if isinstance(value, dict) else value
-    return merged
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -68,6 +46,15 @@ def overrides(name: str) -> list[str]:
     merged_parameters(name)
     flat = flatten(load_preset(name))
     return [f"-S {key}={json.dumps(value, separators=(',', ':')).replace(chr(34), '')}" for key, value in flat.items()]
+
+
+def save(name: str) -> None:
+    """Write the values of params.yaml, without its comments, to presets/NAME.yaml."""
+    values = load_yaml("params.yaml")
+    validate(values, "params.yaml")
+    note = f"# The values of params.yaml as delivered, written by `python -m diffusion_ladder.presets {name} --save`.\n"
+    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    (Path("presets") / f"{name}.yaml").write_text(note + text, encoding="utf-8")
 
 
 def project_files() -> list[str]:
@@ -109,11 +96,14 @@ def main() -> None:
     parser.add_argument("name", help="a file under presets/, without .yaml")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--overrides", action="store_true", help="print the preset as -S options for dvc exp run")
+    action.add_argument("--save", action="store_true", help="keep params.yaml as it is now as this preset")
     action.add_argument("--copy", type=Path, metavar="FOLDER", help="copy the project there, with the preset applied")
     arguments = parser.parse_args()
     try:
         if arguments.overrides:
             print("\n".join(overrides(arguments.name)))
+        elif arguments.save:
+            save(arguments.name)
         else:
             copy_project(arguments.name, arguments.copy)
     except ParameterError as error:

@@ -16,6 +16,7 @@ from diffusion_ladder.report.pictures import REPORTS, Picture, pictures_in
 from diffusion_ladder.report.rendering import number
 from diffusion_ladder.report.schedulers import SchedulerReport, scheduler_report
 from diffusion_ladder.report.topics import Topic, topics_of
+from diffusion_ladder.report.verdict import Judgement, Preset, data_in_words, judgements, preset_of, shortfalls
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Chapter:
         new_code, known_code: the same for code.
         card: of its data; empty where there is none.
         card_shown_in: key of the earlier chapter that shows the same card.
+        judgements: its metrics against their thresholds.
         judge_shown_in: the same for the judge.
         settings: titles of groups, and their parameters.
     """
@@ -77,6 +79,7 @@ class Chapter:
     card_pictures: list[Picture]
     topics: list[Topic]
     metrics: list[Metric]
+    judgements: list[Judgement]
     facts: list[Fact]
     judge: Judge | None
     judge_shown_in: str | None
@@ -93,6 +96,10 @@ class Chapter:
         """The network in a few words."""
         return words.network_name(self.model.network.name)
 
+    def fact(self, key: str) -> Fact | None:
+        """A fact of its metrics file."""
+        return next((fact for fact in self.facts if fact.key == key), None)
+
     @property
     def headline(self) -> Metric | None:
         """The metric of the first table."""
@@ -105,6 +112,8 @@ class Report:
 
     Attributes:
         cards: data cards by the names of the data sets, in the order in which the ladder uses them.
+        preset: which of the presets the parameters are.
+        data: whether the data are embedded.
     """
 
     chapters: list[Chapter]
@@ -113,6 +122,18 @@ class Report:
     schedulers: SchedulerReport | None
     limitations: list[str]
     parameters: Parameters
+    preset: Preset
+    data: str
+
+    @property
+    def judgements(self) -> list[Judgement]:
+        """Of all rungs."""
+        return [each for chapter in self.chapters for each in chapter.judgements]
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """What the rungs lack, in sentences; none where every threshold is met."""
+        return [text for chapter in self.chapters for text in shortfalls(chapter.title, chapter.judgements)]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -158,7 +179,16 @@ class Reader:
         notes = words.limitations(self.parameters, cards, metric_names)
         measured = self.json("reports", "metrics", "schedulers.json")
         schedulers = scheduler_report(measured, self.parameters.scheduler_comparison)
-        return Report(chapters, cards, sources, schedulers, notes, self.parameters)
+        return Report(
+            chapters=chapters,
+            cards=cards,
+            sources=sources,
+            schedulers=schedulers,
+            limitations=notes,
+            parameters=self.parameters,
+            preset=preset_of(self.parameters, self.root / "presets"),
+            data=data_in_words(self.parameters),
+        )
 
     def chapter(self, key: str) -> Chapter:
         """One rung."""
@@ -190,6 +220,7 @@ class Reader:
             card_pictures=self.pictures(f"render_data@{model.dataset}", "data", model.dataset),
             topics=self.topics(key, model, measured, metrics),
             metrics=metrics,
+            judgements=judgements(measured, self.parameters.quality[key], metrics),
             facts=facts_of(measured),
             judge=judge,
             judge_shown_in=self.first_in(f"judge {judge.name}", key) if judge else None,
