@@ -214,5 +214,5 @@ def test_a_classifier_below_its_limit_does_not_serve(tmp_path, min_accuracy):
 
 def test_an_accuracy_at_the_limit_is_enough():
     check_accuracy(0.98, 0.98, "classifiers.mnist")
-    with pytest.raises(UserError, match="reaches 0.9799, less than 0.98"):
+    with pytest.raises(UserError, match=r"reaches 0\.9799, less than 0\.98"):
         check_accuracy(0.9799, 0.98, "classifiers.mnist")
