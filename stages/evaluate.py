@@ -12,6 +12,7 @@ from diffusion_ladder.evaluation.bounds import by_seed
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
 from diffusion_ladder.evaluation.findings import Findings, write_findings
 from diffusion_ladder.evaluation.images import evaluate_images
+from diffusion_ladder.evaluation.memorisation import evaluate_memorisation
 from diffusion_ladder.evaluation.points import evaluate_points
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.runtime import Stage, run_stage
@@ -53,7 +54,8 @@ def main(stage: Stage) -> None:
     dataset = stage.parameter(f"models.{stage.key}.dataset")
     path, drawn = f"data/processed/{dataset}.safetensors", f"data/samples/{stage.key}.safetensors"
     data, metadata, samples = read_tensors(path), read_metadata(path), read_tensors(drawn)
-    sample_count, seed = stage.parameter(f"evaluation.{stage.key}").sample_count, stage.parameter("seed")
+    settings, seed = stage.parameter(f"evaluation.{stage.key}"), stage.parameter("seed")
+    sample_count = settings.sample_count
     groups = by_seed(samples["samples"], samples["sampling_seed"])
     sizes = {"samples drawn from each sampling seed": groups[0], "held-out": data["test"], "trained on": data["train"]}
     check_sizes(stage, sample_count, sizes)
@@ -65,6 +67,7 @@ def main(stage: Stage) -> None:
     judge = judge_points if metadata["kind"] == "points" else judge_images
     options = {"normalisation": Normalisation.from_metadata(metadata), "generator_of": generator_of}
     findings = judge(stage, samples, data, sample_count=sample_count, **options)
+    findings |= evaluate_memorisation(samples, data, settings.memorisation, sample_count, generator_of)
     facts = {"sample_count": sample_count, "sampling_seeds": len(groups), "nfe": read_metadata(drawn)["nfe"]}
     write_findings(stage.key, findings | Findings(facts))
 

@@ -470,10 +470,21 @@ class Sweep(Section):
         return self
 
 
+class Memorisation(Section):
+    """What counts as a copy of training data."""
+
+    ratio: OpenShare
+    copied_excess: Share
+    c_t_limit: PositiveFloat
+    cells: Positive
+    shown: Positive
+
+
 class Evaluation(Section):
     """Sizes of a rung's evaluation."""
 
     sample_count: Annotated[int, Field(ge=2)]
+    memorisation: Memorisation
 
 
 class Threshold(Section):

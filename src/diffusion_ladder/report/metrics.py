@@ -83,6 +83,37 @@ DESCRIPTIONS = {
         " about anything, so this says something only beside the value for real data.",
         OF_MEAN,
     ),
+    "copied_share": Description(
+        "Copies of training data",
+        LOWER,
+        "Share of samples that are less than a third as far from one training example as from any other: how copies"
+        " look. Some new data look so by chance (in the plane about one in nine, among images hardly any), which the"
+        " value for held-out data shows. The other bound is what training data themselves would score, not noise.",
+        OVER_SEEDS,
+    ),
+    "exact_duplicates": Description(
+        "Exact copies",
+        LOWER,
+        "Share of samples that equal a training example in every pixel or coordinate. The bounds are held-out data and"
+        " the training data themselves.",
+        OVER_SEEDS,
+    ),
+    "c_t": Description(
+        "Distance from the training data, by ranks (C_T)",
+        NEAR,
+        "Whether samples lie closer to the training data than held-out data do (Meehan, Chaudhuri and Dasgupta,"
+        " arXiv 2004.05675): their distances to the nearest training example are sorted together, and the order is"
+        " compared with that of chance, in standard deviations. About nought for new data, far below for copies, far"
+        " above for samples that are unlike the data. The bounds are held-out data and the training data themselves.",
+        OVER_SEEDS,
+    ),
+    "nearest_training_distance": Description(
+        "Distance to the nearest training example",
+        NEAR,
+        "How far a sample is from the training example most like it, on average, in the space named below. New samples"
+        " should be as far as held-out data are; copies would be at nought, as training data are themselves.",
+        OVER_SEEDS,
+    ),
 }
 HEADLINES = ("wasserstein_2", "frechet_distance", "label_accuracy", "class_balance_distance", "confidence")
 
@@ -100,6 +131,10 @@ FACTS = {
     "sample_count": "Samples in each compared set",
     "nfe": "Evaluations of the network for one sample",
     "sampling_seeds": "Sampling seeds, from each of which the samples were drawn anew",
+    "memorisation_verdict": "New or copied?",
+    "memorisation_space": "Distances to training data are measured in",
+    "memorisation_count": "Samples of a seed whose distances to training data are compared",
+    "training_repetitions": "Training examples that repeat an earlier one; they count once",
     "accuracy": "Accuracy on held-out images",
     "train_accuracy": "Accuracy on its training images",
     "worst_class_accuracy": "Accuracy on the class it knows worst",
