@@ -29,7 +29,7 @@ def check_sizes(stage: Stage, sample_count: int, available: dict[str, Tensor]) -
             )
 
 
-def judge_images(stage: Stage, samples: Tensors, data: Tensors, **options: Any) -> Findings:
+def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: Any, **options: Any) -> Findings:
     """The findings about an image rung, and which classifier found them."""
     classifier, card = load_classifier(stage.parameter(f"models.{stage.key}.judge"))
     classifier = classifier.to(stage.device)
@@ -39,8 +39,8 @@ def judge_images(stage: Stage, samples: Tensors, data: Tensors, **options: Any) 
         "extractor_sha256": card["weights_sha256"],
         "extractor_accuracy": card["accuracy"],
     }
-    findings = evaluate_images(samples, data, classifier=classifier, class_names=card["class_names"], **options)
-    return findings | Findings(facts)
+    options |= {"classifier": classifier, "class_names": card["class_names"], "sample_count": settings.sample_count}
+    return evaluate_images(samples, data, **options) | Findings(facts)
 
 
 def judge_points(stage: Stage, samples: Tensors, data: Tensors, **options: Any) -> Findings:
@@ -55,10 +55,9 @@ def main(stage: Stage) -> None:
     path, drawn = f"data/processed/{dataset}.safetensors", f"data/samples/{stage.key}.safetensors"
     data, metadata, samples = read_tensors(path), read_metadata(path), read_tensors(drawn)
     settings, seed = stage.parameter(f"evaluation.{stage.key}"), stage.parameter("seed")
-    sample_count = settings.sample_count
     groups = by_seed(samples["samples"], samples["sampling_seed"])
     sizes = {"samples drawn from each sampling seed": groups[0], "held-out": data["test"], "trained on": data["train"]}
-    check_sizes(stage, sample_count, sizes)
+    check_sizes(stage, settings.sample_count, sizes)
 
     def generator_of(*purpose: str | int) -> torch.Generator:
         # Without the rung's name: rungs of the same data meet the same real subsets, so that their numbers compare.
@@ -66,9 +65,9 @@ def main(stage: Stage) -> None:
 
     judge = judge_points if metadata["kind"] == "points" else judge_images
     options = {"normalisation": Normalisation.from_metadata(metadata), "generator_of": generator_of}
-    findings = judge(stage, samples, data, sample_count=sample_count, **options)
-    findings |= evaluate_memorisation(samples, data, settings.memorisation, sample_count, generator_of)
-    facts = {"sample_count": sample_count, "sampling_seeds": len(groups), "nfe": read_metadata(drawn)["nfe"]}
+    findings = judge(stage, samples, data, settings=settings, **options)
+    findings |= evaluate_memorisation(samples, data, settings.memorisation, settings.sample_count, generator_of)
+    facts = {"sample_count": settings.sample_count, "sampling_seeds": len(groups), "nfe": read_metadata(drawn)["nfe"]}
     write_findings(stage.key, findings | Findings(facts))
 
 

@@ -5,6 +5,7 @@ import statistics
 from functools import partial
 
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,11 +15,23 @@ from sklearn.datasets import make_circles, make_moons
 
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.evaluation.bounds import averages, by_seed, equal_sets, noise_like, over_seeds, subsets
-from diffusion_ladder.evaluation.points import curve_distances, evaluate_points, wasserstein_2
+from diffusion_ladder.evaluation.points import (
+    curve_distances,
+    energy_distance,
+    evaluate_points,
+    random_directions,
+    sliced_wasserstein_2,
+    two_sample_accuracy,
+    two_sample_p_value,
+    wasserstein_2,
+)
+from diffusion_ladder.params import PointEvaluation
 from diffusion_ladder.randomness import generator
 
 DRAW = {"make_circles": partial(make_circles, factor=0.5), "make_moons": make_moons}
-SEEDS, SAMPLE_COUNT = 3, 200
+SEEDS = 3
+SETTINGS = PointEvaluation(kind="points", sample_count=200, smaller_counts=[50], projections=50)
+DISTANCES = ("wasserstein_2", "sliced_wasserstein_2", "energy_distance", "two_sample_accuracy")
 
 
 def card(source, noise=0.05, **parameters):
@@ -32,14 +45,24 @@ def real_points(source, count, seed, noise=0.05):
     return torch.from_numpy(DRAW[source](count, noise=noise, random_state=seed)[0]).float()
 
 
-def evaluated(source, samples, noise=0.05, seed=0):
-    """What is measured of samples (N, 2), a third of them from each sampling seed."""
+def normal_points(count, seed, shift=0.0, scale=1.0):
+    """Points of a Gaussian with the mean (shift, 0)."""
+    points = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return scale * points + torch.tensor([shift, 0.0], dtype=torch.float64)
+
+
+def found_out(source, samples, noise=0.05, seed=0):
+    """The findings about samples (N, 2), a third of them from each sampling seed."""
     data = {"train": real_points(source, 600, 1, noise), "test": real_points(source, 600, 2, noise)}
     mean, std = data["train"].mean(dim=0), data["train"].std(dim=0)
     normalisation = Normalisation(tuple(mean.tolist()), tuple(std.tolist()), bytes=False)
     generator_of = partial(generator, seed, "evaluate", source)
     groups = samples.split(len(samples) // SEEDS)
-    return evaluate_points(groups, data, normalisation, card(source, noise), SAMPLE_COUNT, generator_of).numbers
+    return evaluate_points(groups, data, normalisation, card(source, noise), SETTINGS, generator_of)
+
+
+def evaluated(*arguments, **options):
+    return found_out(*arguments, **options).numbers
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3))
@@ -71,11 +94,86 @@ def test_wasserstein_of_sets_of_different_sizes_counts_each_set_as_one_unit_of_m
     assert wasserstein_2(points, points.repeat(3, 1)) == pytest.approx(0, abs=1e-6)
 
 
-def test_wasserstein_grows_with_the_noise_that_is_added():
-    points, noise = real_points("make_circles", 300, 0), torch.randn(300, 2, generator=torch.Generator().manual_seed(1))
-    distances = [wasserstein_2(points, points + scale * noise) for scale in (0.0, 0.02, 0.1, 0.3, 1.0)]
-    assert distances[0] == pytest.approx(0, abs=1e-6)
-    assert distances == sorted(distances)
+@pytest.mark.parametrize("source", DRAW)
+def test_all_distances_grow_with_the_noise_that_is_added(source):
+    points, others, noise = real_points(source, 300, 0), real_points(source, 300, 1), normal_points(300, 2)
+    directions = random_directions(50, torch.Generator().manual_seed(0))
+    for distance in (
+        wasserstein_2,
+        partial(sliced_wasserstein_2, directions=directions),
+        energy_distance,
+        lambda first, second: two_sample_accuracy(first, second, torch.Generator().manual_seed(0)),
+    ):
+        found = [distance(points + scale * noise, others) for scale in (0.05, 0.15, 0.3, 0.6)]
+        assert found == sorted(found)
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3))
+@settings(max_examples=20, deadline=None)
+def test_sliced_wasserstein_of_a_translation_is_its_length_along_the_lines(x, y):
+    points, shift = normal_points(40, 0), torch.tensor([x, y], dtype=torch.float64)
+    directions = random_directions(30, torch.Generator().manual_seed(1))
+    expected = (shift @ directions).square().mean().sqrt()
+    assert sliced_wasserstein_2(points, points + shift, directions) == pytest.approx(float(expected), abs=1e-9)
+
+
+def test_sliced_wasserstein_pairs_the_sorted_shadows():
+    first, second = normal_points(70, 0), normal_points(70, 1, shift=0.5, scale=2.0)
+    directions = random_directions(30, torch.Generator().manual_seed(1))
+    gaps = (first @ directions).sort(dim=0).values - (second @ directions).sort(dim=0).values
+    found = sliced_wasserstein_2(first, second, directions)
+    assert found == pytest.approx(float(gaps.square().mean().sqrt()), abs=1e-12)
+    assert found < wasserstein_2(first, second)
+
+
+def test_directions_are_unit_vectors_all_around():
+    directions = random_directions(20_000, torch.Generator().manual_seed(0))
+    assert torch.allclose(directions.norm(dim=0), torch.ones(20_000, dtype=torch.float64))
+    assert torch.allclose(directions @ directions.T / 20_000, torch.eye(2, dtype=torch.float64) / 2, atol=0.01)
+
+
+def test_energy_distance_on_a_line_is_scipys_but_for_the_points_own_pairs():
+    first, second = normal_points(50, 0)[:, :1], normal_points(80, 1, shift=0.7)[:, :1]
+    within = [float((points - points.T).abs().mean()) for points in (first, second)]
+    squared = scipy.stats.energy_distance(first[:, 0], second[:, 0]) ** 2  # a point and itself count as a pair there
+    expected = squared - within[0] / (50 - 1) - within[1] / (80 - 1)
+    assert energy_distance(first, second) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
+def test_energy_distance_of_two_gaussians(shift):
+    # X - Y is Gaussian with variance 2 and mean (shift, 0): its length has a Rice distribution, X - X' a Rayleigh one
+    across = scipy.stats.rice.mean(shift / math.sqrt(2), scale=math.sqrt(2))
+    expected = 2 * across - 2 * scipy.stats.rayleigh.mean(scale=math.sqrt(2))
+    found = [energy_distance(normal_points(400, 2 * i, shift), normal_points(400, 2 * i + 1)) for i in range(40)]
+    error = statistics.stdev(found) / math.sqrt(len(found))
+    assert statistics.mean(found) == pytest.approx(expected, abs=4 * error)  # so it is unbiased, too
+    assert 4 * error < max(0.025, 0.1 * expected)
+
+
+def test_energy_distance_is_the_mean_of_random_sets_whatever_their_size():
+    for count in (5, 50):
+        found = [energy_distance(normal_points(count, 2 * i), normal_points(count, 2 * i + 1)) for i in range(400)]
+        assert abs(statistics.mean(found)) < 4 * statistics.stdev(found) / math.sqrt(len(found))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 3.0])
+def test_a_classifier_tells_two_gaussians_apart_as_often_as_can_be(shift):
+    first, second = normal_points(1500, 0), normal_points(1500, 1, shift)
+    best = scipy.stats.norm.cdf(shift / 2)  # of the half plane nearer to a mean, which no classifier surpasses
+    accuracy = two_sample_accuracy(first, second, torch.Generator().manual_seed(0))
+    assert accuracy == pytest.approx(best, abs=0.035)
+
+
+def test_guessing_has_the_spread_and_the_p_values_of_guessing():
+    found = [
+        two_sample_accuracy(normal_points(200, 2 * i), normal_points(200, 2 * i + 1), torch.Generator().manual_seed(i))
+        for i in range(200)
+    ]
+    assert statistics.mean(found) == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(200 * 200))
+    assert statistics.stdev(found) == pytest.approx(0.5 / math.sqrt(200), rel=0.2)
+    assert sum(two_sample_p_value(accuracy, 200) < 0.1 for accuracy in found) < 2 * 0.1 * 200
+    assert two_sample_p_value(0.6, 10) == pytest.approx(sum(math.comb(10, k) for k in (6, 7, 8, 9, 10)) / 2**10)
 
 
 @pytest.mark.parametrize("source", DRAW)
@@ -113,10 +211,10 @@ def test_real_points_score_like_the_floor_and_noise_like_the_ceiling(source):
     normal = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
     real = evaluated(source, real_points(source, 600, 7))
     noise = evaluated(source, train.mean(dim=0) + train.std(dim=0) * normal)
-    for name in ("wasserstein_2", "outside_tube_share"):
+    for name in (*DISTANCES, "outside_tube_share"):
         floor, ceiling = real[f"{name}_floor"], real[f"{name}_ceiling"]
-        assert abs(real[name] - floor) < 0.4 * (ceiling - floor)
-        assert abs(noise[name] - ceiling) < 0.4 * (ceiling - floor)
+        assert real[name] - floor < 0.4 * (ceiling - floor)
+        assert noise[name] - floor > 0.6 * (ceiling - floor)
 
 
 @pytest.mark.parametrize("source", DRAW)
@@ -125,17 +223,30 @@ def test_a_dropped_mode_shows(source):
     dropped = evaluated(source, torch.from_numpy(points[labels == 0]).float())
     assert dropped["first_curve_share"] > 0.98
     assert dropped["first_curve_share_floor"] == pytest.approx(0.5, abs=0.02)
-    assert dropped["wasserstein_2"] > 2 * dropped["wasserstein_2_floor"]
+    assert dropped["class_balance_distance"] == pytest.approx(0.5, abs=0.08)
+    for name in DISTANCES:
+        excess, spread = dropped[name] - dropped[f"{name}_floor"], dropped[f"{name}_floor_std"]
+        assert excess > 5 * spread, name
+    assert dropped["two_sample_p_value"] < 1e-9 < 1e-3 < dropped["two_sample_p_value_floor"]
     assert dropped["outside_tube_share"] < 0.02  # which is why it alone would not do
 
 
 def test_the_keys_are_flat_numbers_with_their_bounds():
     metrics = evaluated("make_moons", real_points("make_moons", 600, 4))
-    assert 10 <= len(metrics) <= 25
-    for name in ("wasserstein_2", "outside_tube_share", "first_curve_share"):
-        for suffix in ("", "_std", "_floor", "_ceiling"):
+    for name in (*DISTANCES, "class_balance_distance", "outside_tube_share", "first_curve_share"):
+        for suffix in ("", "_std", "_floor", "_floor_std", "_ceiling", "_ceiling_std"):
             assert isinstance(metrics[name + suffix], float)
         assert metrics[f"{name}_std"] >= 0
+    assert metrics["two_sample_null_std"] == pytest.approx(0.5 / math.sqrt(200), rel=1e-5)
+
+
+def test_the_curve_over_the_sample_size_ends_in_the_numbers_and_shows_which_of_them_are_biased():
+    findings = found_out("make_moons", real_points("make_moons", 600, 4))
+    small, large = findings.tables["sample_size"]
+    assert (small["size"], large["size"]) == (50, 200)
+    assert large.items() - {("size", 200)} <= findings.numbers.items()
+    for name in ("wasserstein_2", "sliced_wasserstein_2"):
+        assert small[f"{name}_floor"] > 1.3 * large[f"{name}_floor"]
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others():

@@ -32,11 +32,7 @@ def check_consistency(parameters: Parameters) -> None:
         check_options(parameters, name, model)
         check_samplers(name, model, parameters.sampling[name])
         check_sweep(name, model, parameters.sampling[name], parameters.sweep[name])
-        drawn, compared = parameters.sampling[name].count, parameters.evaluation[name].sample_count
-        if compared > drawn:
-            raise ParameterError(
-                f"evaluation.{name}.sample_count: {compared} is more than sampling.{name}.count = {drawn}"
-            )
+        check_evaluation(parameters, name, model)
 
 
 def check_scores(parameters: Parameters, name: str, scores: Scores) -> None:
@@ -47,6 +43,17 @@ def check_scores(parameters: Parameters, name: str, scores: Scores) -> None:
     if scores.dataset != parameters.models[name].dataset:
         trained_on = parameters.models[name].dataset
         raise ParameterError(f"scores.{name}.dataset: {scores.dataset}, but models.{name}.dataset is {trained_on}")
+
+
+def check_evaluation(parameters: Parameters, name: str, model: Model) -> None:
+    """Points are measured as points, and no more samples of a seed than there are."""
+    evaluation, drawn = parameters.evaluation[name], parameters.sampling[name].count
+    fitting = "points" if parameters.datasets[model.dataset].kind == "points" else "images"
+    if evaluation.kind != fitting:
+        raise ParameterError(f"evaluation.{name}.kind: {evaluation.kind}, but {model.dataset} are {fitting}")
+    if evaluation.sample_count > drawn:
+        compared = evaluation.sample_count
+        raise ParameterError(f"evaluation.{name}.sample_count: {compared} is more than sampling.{name}.count = {drawn}")
 
 
 def check_local_source(name: str, dataset: Portraits) -> None:

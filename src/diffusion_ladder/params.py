@@ -5,6 +5,7 @@ here: what DVC can't see in params.yaml, it couldn't see change.
 """
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -480,11 +481,29 @@ class Memorisation(Section):
     shown: Positive
 
 
-class Evaluation(Section):
-    """Sizes of a rung's evaluation."""
+class ImageEvaluation(Section):
+    """How samples are measured by evaluation/images.py."""
 
+    kind: Literal["images"]
     sample_count: Annotated[int, Field(ge=2)]
     memorisation: Memorisation
+
+
+class PointEvaluation(Section):
+    """How samples are measured by evaluation/points.py."""
+
+    kind: Literal["points"]
+    sample_count: Annotated[int, Field(ge=4)]
+    smaller_counts: list[Annotated[int, Field(ge=4)]]
+    projections: Positive
+    memorisation: Memorisation
+
+    @model_validator(mode="after")
+    def counts_rise(self) -> "PointEvaluation":
+        """The curve over the sample size rises to the sample size of the metrics."""
+        if any(first >= second for first, second in pairwise([*self.smaller_counts, self.sample_count])):
+            raise ValueError(f"smaller_counts: must rise, and stay below sample_count = {self.sample_count}")
+        return self
 
 
 class Threshold(Section):
@@ -558,7 +577,7 @@ class Parameters(Section):
     models: dict[str, Model]
     sampling: dict[str, Sampling]
     sweep: dict[str, Sweep]
-    evaluation: dict[str, Evaluation]
+    evaluation: dict[str, Annotated[ImageEvaluation | PointEvaluation, Field(discriminator="kind")]]
     quality: dict[str, dict[str, Threshold]]
     figures: dict[str, Figures]
     scores: dict[str, Scores]
@@ -666,6 +685,7 @@ def describe(error: ValidationError) -> str:
         "points",
         "digits",
         "portraits",
+        "images",
         "mlp",
         "unet",
         "diffusers_unet",

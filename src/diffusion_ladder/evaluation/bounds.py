@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from diffusion_ladder.data.normalise import Normalisation, unnormalise
+from diffusion_ladder.evaluation.findings import Rows
 
 GeneratorOf = Callable[..., Generator]  # called with the words and numbers of a purpose
 Measure = Callable[[Tensor, Tensor], Mapping[str, float]]  # some set and the held-out one to numbers by name
@@ -37,6 +38,10 @@ class EqualSets:
     floor: Tensor
     ceiling: Tensor
     held_out: Tensor
+
+    def first(self, count: int) -> "EqualSets":
+        """The first `count` members of each: as random as the whole, and as equal in size."""
+        return EqualSets(self.samples[:count], self.floor[:count], self.ceiling[:count], self.held_out[:count])
 
 
 def by_seed(values: Tensor, sampling_seed: Tensor) -> list[Tensor]:
@@ -104,6 +109,15 @@ def over_seeds(what: str, measure: Measure, sets: Sequence[EqualSets]) -> dict[s
         for role, suffix in ROLES.items():
             flat |= entry(name + suffix, *mean_and_deviation([values[name] for values in measured[role]]))
     return flat
+
+
+def by_size(what: str, measure: Measure, sets: Sequence[EqualSets], sizes: Sequence[int]) -> Rows:
+    """The same for the first so many members of all sets: a row for each size, with `size` before the flat keys."""
+    rows: Rows = []
+    for size in sizes:
+        smaller = [of_seed.first(size) for of_seed in sets]
+        rows.append({"size": size, **over_seeds(f"{what} of {size}", measure, smaller)})
+    return rows
 
 
 def averages(

@@ -43,6 +43,37 @@ DESCRIPTIONS = {
         " held-out data, each point to the partner that makes the whole move cheapest. Computed exactly.",
         OVER_SEEDS,
     ),
+    "sliced_wasserstein_2": Description(
+        "Sliced Wasserstein distance",
+        LOWER,
+        "The same distance between the shadows that the points throw on a line, where it is easy to compute: sort both,"
+        " and pair them in order. Root of the mean square over lines in many random directions.",
+        OVER_SEEDS,
+    ),
+    "energy_distance": Description(
+        "Energy distance",
+        LOWER,
+        "Twice the mean distance of a sample from a held-out point, less the mean distance of two samples and that of"
+        " two held-out points. It is nought for the same distribution alone; this estimate of it does not depend on the"
+        " number of points, and falls below nought by chance as often as above it.",
+        OVER_SEEDS,
+    ),
+    "two_sample_accuracy": Description(
+        "Told apart by a classifier",
+        LOWER,
+        "A nearest-neighbour classifier learns from half of the points which are samples and which are held-out data;"
+        " this is how often it is right about the other half (the classifier two-sample test). One that can only guess"
+        " is right half the time, give or take the deviation by chance below.",
+        OVER_SEEDS,
+    ),
+    "two_sample_p_value": Description(
+        "Chance of guessing that well",
+        HIGHER,
+        "How likely the classifier's accuracy, or a better one, is by guessing: the p-value of the two-sample test."
+        " Close to nought, samples and data certainly differ, if only a little; otherwise this many points don't show"
+        " a difference.",
+        "it has no ±, being one number for the points of all seeds",
+    ),
     "frechet_distance": Description(
         "Fréchet distance",
         LOWER,
@@ -60,7 +91,7 @@ DESCRIPTIONS = {
     "class_balance_distance": Description(
         "Class balance",
         LOWER,
-        "Total variation between the shares of the classes that the judge finds in samples and in held-out images:"
+        "Total variation between the shares of the classes that the judge finds in samples and in held-out data:"
         " nought where they are the same, one where they have no class in common.",
         OVER_SEEDS,
     ),
@@ -121,6 +152,7 @@ TOLD_ELSEWHERE = ("memorisation_verdict",)  # under its topic
 
 FACTS = {
     "judge": "Judged by",
+    "two_sample_null_std": "Deviation of that classifier's accuracy by chance, for one seed",
     "tube_radius": "Tube radius, in units of the data",
     "score_error_low_noise": "Relative error of the learnt score, with little noise",
     "score_error_middle_noise": "Relative error of the learnt score, with middling noise",
