@@ -37,6 +37,11 @@ def new_rung(stage: Stage, sample_shape: tuple[int, ...], metadata: dict[str, An
     )
 
 
+def circumstances_of(stage: Stage) -> dict[str, Any]:
+    """What was computed with: on other devices, in another precision or with other threads the weights differ."""
+    return {key: stage.circumstances[key] for key in ("device", "precision", "threads")}
+
+
 def facts_of(session: Session, metadata: dict[str, Any], train_data: Tensor) -> dict[str, Any]:
     """What rung.json tells about the training."""
     rung, settings = session.rung, session.settings
@@ -73,7 +78,7 @@ def train_rung(stage: Stage, processes: Processes) -> None:
     with session.locked():
         session.run(scheduler)
         if session.is_main:
-            facts = facts_of(session, metadata, tensors["train"])
+            facts = facts_of(session, metadata, tensors["train"]) | {"computed_with": circumstances_of(stage)}
             save_rung(rung, f"models/{stage.key}", scheduler, facts)
             drawn = session.history.all_previews()
             write_tensors(f"data/samples/{stage.key}.previews.safetensors", drawn, {"model": stage.key})

@@ -11,13 +11,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import networkx
 import pytest
 import yaml
 from conftest import PROJECT, run
 
-from diffusion_ladder.params import look_up
+from diffusion_ladder.params import load_parameters, look_up
 from diffusion_ladder.report.excerpts import EXCERPTS
 from diffusion_ladder.report.metrics import CONFUSION, DESCRIPTIONS, FACTS
+from diffusion_ladder.report.provenance import provenance_of
+from diffusion_ladder.report.stage_graph import read_stages
 
 pytestmark = pytest.mark.slow
 
@@ -147,6 +150,7 @@ def test_a_comment_in_a_figure_module_reruns_only_the_figures(smoke):
         assert stale(smoke) == {
             *(f"render@{model}" for model in MODELS),
             *(f"render_data@{dataset}" for dataset in DATASETS),
+            "report",  # which tells the hash of the code
         }
 
 
@@ -226,6 +230,31 @@ def test_threads_are_fixed_and_recorded(builds):
         for stage, definition in declared(folder).items():
             record = json.loads((folder / "reports/run" / f"{stage}.json").read_text())
             assert record["threads"] == (threads if "runtime" in definition.get("params", []) else 1), stage
+
+
+def test_the_report_tells_the_hashes_of_the_lock(smoke):
+    lock = yaml.safe_load((smoke / "dvc.lock").read_text())["stages"]
+    locked = {entry["path"]: entry["md5"] for stage in lock.values() for entry in stage.get("deps", [])}
+    locked |= {entry["path"]: entry["md5"] for stage in lock.values() for entry in stage.get("outs", [])}
+    told = {item.path: item.md5 for item in provenance_of(smoke, load_parameters(smoke / "params.yaml")).hashes}
+    assert {"src/diffusion_ladder", "stages", "data/processed/moons.safetensors", "models/faces"} <= set(told)
+    assert told == {path: locked[path] for path in told}
+    page = (smoke / "reports/index.html").read_text()
+    assert all(md5 in page for md5 in told.values())
+
+
+def test_the_graph_in_the_report_is_that_of_dvc(smoke):
+    dot = run(["dvc", "dag", "--dot"], smoke).stdout
+    edges = [tuple(name.split("@")[0] for name in pair) for pair in re.findall(r'"(\S+)" -> "(\S+)"', dot)]
+    reduced = networkx.transitive_reduction(networkx.DiGraph(edges))
+    stages = read_stages(smoke, load_parameters(smoke / "params.yaml"))
+    assert {(name, stage.name) for stage in stages for name in stage.needs} == set(reduced.edges)
+
+
+def test_another_graph_makes_another_report(smoke):
+    assert (PROJECT / "stages/graph.yaml").read_bytes() == (PROJECT / "dvc.yaml").read_bytes()
+    with changed(smoke / "stages/graph.yaml", "\n", "\n# A comment.\n"):
+        assert stale(smoke) == {"report"}
 
 
 def test_verify_finds_a_rotten_output_that_dvc_calls_up_to_date(smoke, tmp_path):

@@ -35,8 +35,10 @@ from diffusion_ladder.report.metrics import facts_of, headline_of, metrics_of
 from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.pictures import embedded_pictures
+from diffusion_ladder.report.provenance import provenance_of
 from diffusion_ladder.report.rendering import TEMPLATES, number, prose, size, with_spread
 from diffusion_ladder.report.run_page import bars_of, duration, read_records, run_page, write_run_page
+from diffusion_ladder.report.stage_graph import drawing
 from diffusion_ladder.report.verdict import data_in_words, preset_of
 from diffusion_ladder.report.words import about_training
 
@@ -269,7 +271,7 @@ def test_every_rung_has_its_chapter_in_order(pages):
     page = Page(pages.html)
     sections = [name for name in page.all("section", "id") if name in PARAMETERS.models]
     assert sections == list(PARAMETERS.models)
-    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-5] == list(PARAMETERS.models)
+    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-6] == list(PARAMETERS.models)
     words = " ".join(page.texts)
     for model in PARAMETERS.models.values():
         assert model.title in words
@@ -305,9 +307,9 @@ def test_under_each_figure_stands_the_command_that_draws_it_again(pages):
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for stage, outs in (("render", "reports/figures/${key}"), ("compare_scores", "reports/figures/scores/${key}")):
         assert {outs: {"cache": False}} in stages[stage]["do"]["outs"]
-    commands = [text for text in Page(pages.html).texts if text.startswith("dvc repro -s -f ")]
+    commands = [text for text in Page(pages.html).texts if re.match("dvc repro -s -f .*@", text)]
     assert commands == [f"dvc repro -s -f render@{key}" for key in PARAMETERS.models for _ in range(2)]
-    assert [f"`{command}`" for command in commands] == re.findall(r"`dvc repro -s -f .*?`", pages.markdown)
+    assert [f"`{command}`" for command in commands] == re.findall(r"`dvc repro -s -f \S+@\S+`", pages.markdown)
 
 
 def test_the_schedule_is_told_in_numbers(pages, root):
@@ -817,6 +819,49 @@ def test_contrast_meets_wcag_aa(scheme):
     for text, ground in product(texts, ("paper", "card", "faint")):
         lighter, darker = sorted((luminance(palette[text]), luminance(palette[ground])), reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5, f"{text} on {ground}, {scheme}"
+
+
+# Where it comes from
+
+
+@pytest.fixture(scope="module")
+def project(root, tmp_path_factory):
+    """The invented artifacts in a folder that has the project's code and lists, too."""
+    folder = tmp_path_factory.mktemp("whole") / "project"
+    shutil.copytree(root, folder)
+    for name in ("dvc.yaml", ".dvcignore", "requirements.txt"):
+        shutil.copy(REPOSITORY / name, folder)
+    for name in ("src", "stages"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    return folder
+
+
+def test_the_provenance_names_versions_of_the_lock_seeds_and_circumstances(project):
+    card = project / "models/faces/rung.json"
+    circumstances = {"device": "cuda", "precision": "bf16", "threads": 3}
+    write_json(card, json.loads(card.read_text()) | {"computed_with": circumstances})
+    pages = build_pages(project, PARAMETERS)
+    assert complaints_about(pages.html) == []
+    page = " ".join(" ".join(Page(pages.html).texts).split())
+    for text in (page, pages.markdown):
+        assert "torch 2.13.0" in text
+        assert re.search(r"Trained with cuda, bf16, 3 threads:? Part 3", text)
+        assert "train / rung.model / noise / step" in text
+        assert re.search(r"weights: models/faces `?[0-9a-f]{32}\.dir", text)
+    assert provenance_of(project, PARAMETERS).seed == PARAMETERS.seed
+
+
+def test_every_line_of_the_graph_leads_to_the_right_and_every_stage_has_its_box(project):
+    stages = provenance_of(project, PARAMETERS).stages
+    picture = xml.etree.ElementTree.fromstring(str(drawing(stages)))
+    texts = [element.text.split(" ×")[0] for element in picture.iter("text")]
+    assert sorted(texts) == sorted(stage.name for stage in stages)
+    boxes = [tuple(float(box.get(name)) for name in ("x", "y", "width", "height")) for box in picture.iter("rect")]
+    for (x, y, width, height), (left, top, *_) in product(boxes, boxes):
+        assert (x, y) == (left, top) or not (x <= left < x + width and y <= top < y + height)  # none covers another
+    lines = [[float(part) for part in re.findall(r"[\d.]+", path.get("d"))] for path in picture.iter("path")]
+    assert len(lines) == sum(len(stage.needs) for stage in stages)
+    assert all(numbers[0] < numbers[-2] for numbers in lines)
 
 
 # The page about the last run

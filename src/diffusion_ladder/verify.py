@@ -4,24 +4,13 @@ DVC trusts its own records of what it has hashed before, and calls a file up to 
 every byte, of the outputs in the working tree.
 """
 
-import hashlib
-import json
 import sys
 from pathlib import Path
 
 import yaml
 from tqdm import tqdm
 
-from diffusion_ladder.data.files import md5_of_file
-
-
-def md5_of_output(path: Path) -> str:
-    """The hash in dvc.lock: of a file, or of the list of a folder's files with their hashes, ending in .dir."""
-    if not path.is_dir():
-        return md5_of_file(path)
-    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    listing = [{"md5": md5_of_file(path / file), "relpath": file} for file in files]
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+from diffusion_ladder.hashes import md5_of_output
 
 
 def complaints(lock: Path) -> list[str]:
@@ -33,7 +22,7 @@ def complaints(lock: Path) -> list[str]:
         path = lock.parent / output["path"]
         if not path.exists():
             found.append(f"{output['path']} is missing; `dvc checkout` or `dvc repro` brings it back ({stage})")
-        elif md5_of_output(path) != output["md5"]:
+        elif md5_of_output(output["path"], lock.parent) != output["md5"]:
             found.append(
                 f"{output['path']} is not what {stage} wrote; `dvc repro --force --single-item {stage}` makes it again"
             )

@@ -13,6 +13,7 @@ from diffusion_ladder.report.equations import Equation, equations_of
 from diffusion_ladder.report.excerpts import Excerpt, excerpts_of, source_of
 from diffusion_ladder.report.metrics import Fact, Metric, facts_of, headline_of, metrics_of, process_facts
 from diffusion_ladder.report.pictures import REPORTS, Picture, pictures_in
+from diffusion_ladder.report.provenance import Provenance, provenance_of
 from diffusion_ladder.report.rendering import number
 from diffusion_ladder.report.schedulers import SchedulerReport, scheduler_report
 from diffusion_ladder.report.topics import Topic, topics_of
@@ -124,6 +125,7 @@ class Report:
     parameters: Parameters
     preset: Preset
     data: str
+    provenance: Provenance
 
     @property
     def judgements(self) -> list[Judgement]:
@@ -188,6 +190,7 @@ class Reader:
             parameters=self.parameters,
             preset=preset_of(self.parameters, self.root / "presets"),
             data=data_in_words(self.parameters),
+            provenance=provenance_of(self.root, self.parameters),
         )
 
     def chapter(self, key: str) -> Chapter:

@@ -13,6 +13,7 @@ from diffusion_ladder.report.excerpts import highlighted
 from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.pictures import embedded_pictures
 from diffusion_ladder.report.rendering import environment, render
+from diffusion_ladder.report.stage_graph import drawing, mermaid
 from diffusion_ladder.report.words import REAL_PORTRAITS
 
 
@@ -35,10 +36,10 @@ def build_pages(root: Path, parameters: Parameters) -> Pages:
     embedded = embedded_pictures(report.pictures)
     content = content_of(report)
     html = environment(autoescape=True)
-    html.filters |= {"mathml": lambda math: Markup(mathml(math)), "highlighted": highlighted}
+    html.filters |= {"drawing": drawing, "mathml": lambda math: Markup(mathml(math)), "highlighted": highlighted}
     html.tests["embedded"] = lambda picture: picture.path in embedded
     markdown = environment(autoescape=False)
-    markdown.filters["latex"] = latex
+    markdown.filters |= {"latex": latex, "mermaid": mermaid}
     return Pages(
         html=render(html, "page.html.j2", **content),
         markdown=render(markdown, "readme.md.j2", **content),

@@ -1,0 +1,192 @@
+"""The graph of the stages, drawn from dvc.yaml: in layers from left to right, each stage after all that it needs."""
+
+import html
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from diffusion_ladder.params import Parameters, look_up
+
+HEIGHT, GAP_X, GAP_Y, PADDING, LETTER = 40, 44, 16, 14, 8.2  # of a box and between boxes, in pixels
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml, all entries of its loop together.
+
+    Attributes:
+        name: as in dvc.yaml.
+        words: its description there.
+        count: entries of its loop; 0 for a stage without one.
+        needs: the stages whose outputs it reads, without those that come in by way of others.
+    """
+
+    name: str
+    words: str
+    count: int
+    needs: list[str]
+
+
+def filled_in(text: str, values: Mapping[str, Any]) -> str:
+    """A text of dvc.yaml with ${...} replaced."""
+    return re.sub(r"\$\{(.+?)\}", lambda match: str(look_up(values, match[1])), text)
+
+
+def paths_of(entries: list[Any]) -> list[str]:
+    """The paths in a list of dvc.yaml, whose entries are paths or mappings of one."""
+    return [path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)]
+
+
+def files_of(definition: Mapping[str, Any], parameters: Parameters) -> tuple[set[str], set[str]]:
+    """What a stage reads and writes, over all entries of its loop."""
+    body = definition.get("do", definition)
+    loops: list[dict[str, Any]] = [{}]
+    if "foreach" in definition:
+        entries = look_up(parameters, definition["foreach"].strip("${}"))
+        loops = [{"key": key, "item": item} for key, item in entries.items()]
+    written = [path for kind in ("outs", "metrics", "plots") for path in paths_of(body.get(kind, []))]
+    return tuple(  # type: ignore[return-value]
+        {filled_in(path, values) for values in loops for path in paths}
+        for paths in (paths_of(body.get("deps", [])), written)
+    )
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether one path is the other, or lies in it."""
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+
+
+def read_stages(root: Path, parameters: Parameters) -> list[Stage]:
+    """The stages of root/dvc.yaml, each after those that it needs; none where the file is missing."""
+    path = root / "dvc.yaml"
+    if not path.is_file():
+        return []
+    definitions = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+    files = {name: files_of(definition, parameters) for name, definition in definitions.items()}
+    needs = {
+        name: {
+            other
+            for other, (_, written) in files.items()
+            if other != name and any(overlap(dep, out) for dep in read for out in written)
+        }
+        for name, (read, _) in files.items()
+    }
+    behind = {name: ancestors(name, needs) for name in needs}
+    direct = {name: [n for n in needs[name] if not any(n in behind[m] for m in needs[name])] for name in needs}
+    return [
+        Stage(
+            name=name,
+            words=re.sub(r"\$\{.+?\}", "each", definitions[name].get("do", definitions[name]).get("desc", "")),
+            count=len(look_up(parameters, loop.strip("${}"))) if (loop := definitions[name].get("foreach")) else 0,
+            needs=sorted(direct[name]),
+        )
+        for name in sorted(needs, key=lambda name: (len(behind[name]), name))
+    ]
+
+
+def ancestors(name: str, needs: Mapping[str, set[str]]) -> set[str]:
+    """Everything that a stage needs, by whatever way."""
+    found: set[str] = set()
+    waiting = [*needs[name]]
+    while waiting:
+        other = waiting.pop()
+        if other not in found:
+            found.add(other)
+            waiting += needs[other]
+    return found
+
+
+def layers_of(stages: list[Stage]) -> tuple[list[list[str]], list[list[str]]]:
+    """What stands in each layer, from top to bottom, and the ways: names from a stage to one that needs it.
+
+    A stage's layer is the length of the longest way to it. A way that passes layers has a place of its own in each,
+    named by both ends and the layer, so that it runs through no box.
+    """
+    depth: dict[str, int] = {}
+    for stage in stages:
+        depth[stage.name] = 1 + max((depth[name] for name in stage.needs), default=-1)
+    ways = [
+        [name, *(f"{name} {stage.name} {layer}" for layer in range(depth[name] + 1, depth[stage.name])), stage.name]
+        for stage in stages
+        for name in stage.needs
+    ]
+    places = depth | {place: depth[way[0]] + step for way in ways for step, place in enumerate(way)}
+    before: dict[str, list[str]] = {place: [] for place in places}
+    for way in ways:
+        for one, other in pairwise(way):
+            before[other].append(one)
+    layers: list[list[str]] = []
+    height: dict[str, float] = {}
+    for number in range(1 + max(depth.values())):
+        layer = [place for place in places if places[place] == number]
+        layer.sort(key=lambda place: (mean([height[name] for name in before[place]]), place))
+        height |= {place: row - (len(layer) - 1) / 2 for row, place in enumerate(layer)}
+        layers.append(layer)
+    return layers, ways
+
+
+def mean(values: list[float]) -> float:
+    """The mean; 0 of nothing."""
+    return sum(values) / len(values) if values else 0.0
+
+
+def label_of(stage: Stage) -> str:
+    """What stands in a stage's box."""
+    return f"{stage.name} × {stage.count}" if stage.count else stage.name
+
+
+def boxes_of(
+    layers: list[list[str]], labels: Mapping[str, str]
+) -> tuple[dict[str, tuple[float, float, float]], float, float]:
+    """Left edge, middle and width of each place, all of a layer alike, and the width and height of the whole."""
+    total = max(map(len, layers)) * (HEIGHT + GAP_Y) - GAP_Y
+    boxes: dict[str, tuple[float, float, float]] = {}
+    left = 1.0
+    for layer in layers:
+        width = max(len(labels.get(place, "")) for place in layer) * LETTER + 2 * PADDING
+        top = 1 + (total - len(layer) * (HEIGHT + GAP_Y) + GAP_Y) / 2
+        boxes |= {place: (left, top + row * (HEIGHT + GAP_Y) + HEIGHT / 2, width) for row, place in enumerate(layer)}
+        left += width + GAP_X
+    return boxes, left - GAP_X + 1, total + 2
+
+
+def line_along(way: list[str], boxes: Mapping[str, tuple[float, float, float]]) -> str:
+    """The line of a way: bent between two layers, straight across a layer that it passes."""
+    left, y, width = boxes[way[0]]
+    x = left + width
+    path = f"M{x:g} {y:g}"
+    for place in way[1:]:
+        left, middle, width = boxes[place]
+        bend = (x + left) / 2
+        path += f"C{bend:g} {y:g} {bend:g} {middle:g} {left:g} {middle:g}"
+        if place != way[-1]:
+            path += f"H{left + width:g}"
+        x, y = left + width, middle
+    return f'<path d="{path}"/>'
+
+
+def drawing(stages: list[Stage]) -> Markup:
+    """The graph as an SVG image, in the page's own colours."""
+    labels = {stage.name: label_of(stage) for stage in stages}
+    layers, ways = layers_of(stages)
+    boxes, width, height = boxes_of(layers, labels)
+    parts = [line_along(way, boxes) for way in ways]
+    for name, label in labels.items():
+        left, middle, wide = boxes[name]
+        parts.append(f'<rect x="{left:g}" y="{middle - HEIGHT / 2:g}" width="{wide:g}" height="{HEIGHT}" rx="8"/>')
+        parts.append(f'<text x="{left + wide / 2:g}" y="{middle + 5:g}">{html.escape(label)}</text>')
+    size = f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}"'
+    words = "The stages as boxes, joined by lines to those that they need; the list below says the same."
+    return Markup(f'<svg {size} role="img" aria-label="{words}">{"".join(parts)}</svg>')
+
+
+def mermaid(stages: list[Stage]) -> str:
+    """The graph in the language that code hosts draw."""
+    names = [f'  {stage.name}["{label_of(stage)}"]' for stage in stages]
+    return "\n".join(["flowchart LR", *names, *(f"  {name} --> {s.name}" for s in stages for name in s.needs)])
