@@ -366,12 +366,14 @@ def test_the_verdict_is_the_gate(root, pages):
 
 
 @pytest.mark.parametrize("name", ["default", "smoke", "full"])
-def test_the_preset_is_named_and_what_differs_from_it(name):
-    ground = load_yaml(REPOSITORY / "presets/default.yaml")
+def test_the_preset_is_named_and_what_differs_from_it(name, tmp_path):
+    shutil.copytree(REPOSITORY / "presets", tmp_path / "presets")
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path / "presets/default.yaml")
+    ground = load_yaml(tmp_path / "presets/default.yaml")
     values = merge(ground, load_yaml(REPOSITORY / f"presets/{name}.yaml"))
-    assert str(preset_of(validate(values, name), REPOSITORY / "presets")) == f"the {name} preset, unchanged"
+    assert str(preset_of(validate(values, name), tmp_path / "presets")) == f"the {name} preset, unchanged"
     values = merge(values, {"seed": 5, "sampling": {"faces": {"guidance_scale": 2.0}}})
-    told = str(preset_of(validate(values, name), REPOSITORY / "presets"))
+    told = str(preset_of(validate(values, name), tmp_path / "presets"))
     assert told == f"the {name} preset with 2 changed: `seed`, `sampling.faces.guidance_scale`"
 
 
