@@ -532,7 +532,7 @@ def test_prose_states_no_measurements(module):
     tree = ast.parse((TEMPLATES.parent / f"{module}.py").read_text())
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     shown = [text for text in texts if " " in text and not text.startswith(("SHA-256", "2-Wasserstein"))]
-    shown = [text.replace("UNet2DModel", "") for text in shown]
+    shown = [re.sub(r"UNet2DModel|arXiv [0-9.]+", "", text) for text in shown]
     docstrings = [ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, DOCUMENTED)]
     assert [text for text in shown if text not in docstrings and re.search(r"\d", text)] == []
 
