@@ -58,7 +58,8 @@ def main(stage: Stage) -> None:
             evaluation.exhibits(read_findings(stage.key)),
         ):
             for exhibit in exhibits:
-                write_bytes(f"{folder}/{exhibit.file}", exhibit.content)
+                for file, content in exhibit.files().items():
+                    write_bytes(f"{folder}/{file}", content)
                 captions.append(exhibit.entry())
                 progress.update()
     write_json(f"{folder}/captions.json", captions)

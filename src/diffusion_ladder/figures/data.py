@@ -41,14 +41,14 @@ def example_exhibit(examples: Sequence[Tensor], card: dict[str, Any]) -> Exhibit
         f"The first {shown} training {what}, by class, as the networks are shown them.{people}",
         f"{shown} training {what} of the classes {', '.join(names)}"
         f"{', marked as synthetic' if card['synthetic'] else ''}.",
-        style.encode_png(style.rasterise(figure)),
+        style.encode_png(style.in_few_colours(style.rasterise(figure))),
     )
 
 
 def image_grid(examples: Sequence[Tensor], names: Sequence[str]) -> Figure:
     """A row of images for each class, as long as the shortest."""
     length = min(map(len, examples))
-    return grid(torch.stack([part[:length] for part in examples]), names, len(examples))
+    return grid(torch.stack([part[:length] for part in examples]), names, len(examples))[0]
 
 
 def scatter(examples: Sequence[Tensor], names: Sequence[str]) -> Figure:
@@ -96,7 +96,7 @@ def crop_exhibit(pictures: Sequence[Image.Image], card: dict[str, Any]) -> Exhib
         f"Above, pictures as they came, with the square that is kept ({facts['crop']}); below, what is made of it:"
         f" {facts['image_size']} pixels, cropped instead of squashed.{'' if card['synthetic'] else REAL_PORTRAITS}",
         f"{len(pictures)} pictures with a square outlined, and the square of each beneath.",
-        style.encode_png(style.rasterise(figure)),
+        style.encode_png(style.in_few_colours(style.rasterise(figure))),
     )
 
 

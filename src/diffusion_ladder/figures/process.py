@@ -5,6 +5,7 @@ and trajectories index the same states from 0: their timestep is t - 1.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from diffusion_ladder.data.normalise import normalise, unnormalise
 from diffusion_ladder.diffusion.schedules import NoiseSchedule, add_noise
 from diffusion_ladder.figures import style
+from diffusion_ladder.figures.film import film, points_scene, tiles_scene
 from diffusion_ladder.figures.style import Exhibit, RungArtifacts
 from diffusion_ladder.params import Figures
 
@@ -26,11 +28,11 @@ PANEL, LARGE_PANEL, ANIMATED_PANEL = 104, 262, 256  # sides in pixels
 TRACKED_INDEX = 0  # the first point: nobody chose it
 ANIMATED_POINTS = 300  # at most: each moving point costs bytes
 PREDICTIONS = 10  # moments of the reverse process in predicted.png
-EXAMPLES = 3  # images whose way is shown
-STRIP_COLOURS = 64  # of the clean images in a strip
-ANIMATION_COLOURS, ANIMATION_GREYS = 48, 16
+EXAMPLES, FILMED = 3, 4  # images whose way is shown: of the forward process, and of the reverse at most
+STRIP_COLOURS, STRIP_GREYS = 48, 16  # of the clean images in a strip, or of all in greys
 ANIMATION_WIDTH = 700  # of the tiles of an animation of images, at most
-ANIMATED_PIXELS = 2**14  # of all samples of an animation, at most: noise can't be compressed
+FILMED_PIXELS = 2**12  # of all samples of the reverse process, at most: noise can't be compressed
+ANIMATED_FRAMES = 16  # of an animation, at most
 FIRST_FRAME, LAST_FRAME = 700, 2000  # milliseconds that an animation rests on its ends
 
 
@@ -71,6 +73,44 @@ def crossing_sentence(schedule: NoiseSchedule) -> str:
     """Where noise overtakes signal, in a sentence."""
     t = schedule_crossing(schedule)
     return "The signal outweighs the noise up to the end." if t is None else f"From t = {t} on, noise outweighs signal."
+
+
+@dataclass(frozen=True)
+class Way:
+    """The reverse process of one sampler: F moments, the last of them t = 0, where the samples are finished.
+
+    Attributes:
+        sampler: how it went, for a title.
+        timesteps: F of them, falling to 0.
+        states, predicted: (F, K, ...) noisy samples, and the clean ones that the network predicts from them; uint8
+            images, or standardised points.
+    """
+
+    sampler: str
+    timesteps: list[int]
+    states: Tensor
+    predicted: Tensor
+
+    def thinned(self, frames: int) -> "Way":
+        """The same at fewer moments."""
+        chosen = spread(len(self.timesteps), frames)
+        timesteps = [self.timesteps[index] for index in chosen]
+        return replace(self, timesteps=timesteps, states=self.states[chosen], predicted=self.predicted[chosen])
+
+    def of(self, samples: Sequence[int]) -> "Way":
+        """The same for some of the K samples."""
+        return replace(self, states=self.states[:, samples], predicted=self.predicted[:, samples])
+
+
+def reverse_way(artifacts: RungArtifacts, use: str, moments: int) -> Way:
+    """What was kept of the way of the samples ("sampling") or of the comparison's ("comparison"), and its end."""
+    facts = {"sampling": artifacts.sampler, "comparison": artifacts.comparison_sampler}[use]
+    kept = {name: artifacts.trajectories[f"{use}.{name}"] for name in ("timesteps", "states", "predicted", "final")}
+    chosen = spread(len(kept["timesteps"]), moments)
+    states, predicted = (torch.cat([kept[name][chosen], kept["final"][None]]) for name in ("states", "predicted"))
+    if artifacts.is_points:
+        states, predicted = (normalise(points, artifacts.normalisation) for points in (states, predicted))
+    return Way(style.sampler_title(facts), [*(kept["timesteps"][chosen] + 1).tolist(), 0], states, predicted)
 
 
 def durations(frames: int, frames_per_second: int) -> list[int]:
@@ -215,23 +255,19 @@ def points_exhibits(
     epsilon = torch.randn(x_0.shape, generator=generator)
     timesteps = forward_timesteps(schedule.T, settings.forward_every)
     states = forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)  # (F, N, 2)
-    yield forward_sheet_exhibit(states, timesteps, x_0, schedule)
-    yield forward_animation_exhibit(torch.cat([x_0[None], states]), [0, *timesteps], settings.frames_per_second)
+    yield forward_sheet_exhibit(states, timesteps, x_0, schedule, settings.frames_per_second)
 
-    chosen = spread(len(artifacts.trajectories["sampling.timesteps"]), settings.panels)
-    timesteps = (artifacts.trajectories["sampling.timesteps"][chosen] + 1).tolist()
-    states, predicted, final = (
-        normalise(artifacts.trajectories[f"sampling.{name}"], artifacts.normalisation)
-        for name in ("states", "predicted", "final")
-    )
-    states, predicted = states[chosen], predicted[chosen]  # (F, N, 2)
-    yield reverse_sheet_exhibit(states, timesteps, final, style.sampler_title(artifacts.sampler))
-    yield reverse_animation_exhibit(states, predicted, timesteps, final, settings.frames_per_second)
-    yield prediction_exhibit(states, predicted, timesteps)
+    ways = [reverse_way(artifacts, use, settings.panels) for use in ("sampling", "comparison")]
+    yield reverse_sheet_exhibit(ways, settings.frames_per_second)
+    yield reverse_animation_exhibit(ways[0].thinned(ANIMATED_FRAMES), settings.frames_per_second)
+    yield prediction_exhibit(ways[0])
 
 
-def forward_sheet_exhibit(states: Tensor, timesteps: list[int], x_0: Tensor, schedule: NoiseSchedule) -> Exhibit:
+def forward_sheet_exhibit(
+    states: Tensor, timesteps: list[int], x_0: Tensor, schedule: NoiseSchedule, frames_per_second: int
+) -> Exhibit:
     """forward.png of points."""
+    moving = points_scene({}, [0, *timesteps], {"noisy points": torch.cat([x_0[None], states])})
     return Exhibit(
         "forward.png",
         "Forward process",
@@ -242,43 +278,39 @@ def forward_sheet_exhibit(states: Tensor, timesteps: list[int], x_0: Tensor, sch
         "points lose their shape and become a round cloud; one green point is marked in all of them. Two larger plots "
         "show the data and the green point's path.",
         encode_sheet(contact_sheet(states, timesteps, x_0, "data $x_0$", clean_first=True)),
+        film([moving], frames_per_second, "first"),
     )
 
 
-def forward_animation_exhibit(states: Tensor, timesteps: list[int], frames_per_second: int) -> Exhibit:
-    """forward.webp of points."""
-    frames = list(points_frames({"noisy points": states}, timesteps))
-    return Exhibit(
-        "forward.webp",
-        "Forward process, moving",
-        "The same in motion: the green point's trail runs from its place in the data to pure noise.",
-        "Animation of a scatter plot: the data spread out to a round cloud while one green point draws a curved trail.",
-        style.encode_animation(frames, durations(len(frames), frames_per_second)),
-    )
-
-
-def reverse_sheet_exhibit(states: Tensor, timesteps: list[int], final: Tensor, sampler: str) -> Exhibit:
-    """reverse.png of points."""
+def reverse_sheet_exhibit(ways: Sequence[Way], frames_per_second: int) -> Exhibit:
+    """reverse.png of points; the film has the comparison's way too."""
+    timesteps, states, final = ways[0].timesteps[:-1], ways[0].states[:-1], ways[0].states[-1]
+    scenes = [
+        points_scene(
+            {"Sampler": way.sampler},
+            way.timesteps,
+            {"noisy points": way.states, "predicted clean points": way.predicted},
+        )
+        for way in ways
+    ]
     return Exhibit(
         "reverse.png",
         "Reverse process",
-        f"The trained network walks noise back to data ({sampler}). Compare with the forward process at the same t: "
-        "the clouds should look alike. The green point is the first sample, followed from pure noise (hollow, in the "
-        "large panel of its path) to its place in the shape.",
+        f"The trained network walks noise back to data ({ways[0].sampler}). Compare with the forward process at the "
+        "same t: the clouds should look alike. The green point is the first sample, followed from pure noise (hollow, "
+        "in the large panel of its path) to its place in the shape.",
         f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which a round cloud "
         f"of {len(final)} points gains the shape of the data; one green point is marked in all of them. Two larger "
         "plots show the finished samples and the green point's path.",
         encode_sheet(contact_sheet(states, timesteps, final, "samples $x_0$", clean_first=False)),
+        film(scenes, frames_per_second, "last"),
     )
 
 
-def reverse_animation_exhibit(
-    states: Tensor, predicted: Tensor, timesteps: list[int], final: Tensor, frames_per_second: int
-) -> Exhibit:
+def reverse_animation_exhibit(way: Way, frames_per_second: int) -> Exhibit:
     """reverse.webp of points: both panels end with the finished samples."""
-    panels = {"noisy points": states, "predicted clean points": predicted}
-    finished = {title: torch.cat([points, final[None]]) for title, points in panels.items()}
-    frames = list(points_frames(finished, [*timesteps, 0]))
+    panels = {"noisy points": way.states, "predicted clean points": way.predicted}
+    frames = list(points_frames(panels, way.timesteps))
     return Exhibit(
         "reverse.webp",
         "Reverse process, moving",
@@ -290,16 +322,17 @@ def reverse_animation_exhibit(
     )
 
 
-def prediction_exhibit(states: Tensor, predicted: Tensor, timesteps: list[int]) -> Exhibit:
+def prediction_exhibit(way: Way) -> Exhibit:
     """predicted.png of points."""
-    few = spread(len(timesteps), PREDICTIONS)
+    few = replace(way, timesteps=way.timesteps[:-1]).thinned(PREDICTIONS)
     return Exhibit(
         "predicted.png",
         "What the network expects",
         "Above, noisy points; below, the clean points that the network predicts from them. One step from pure noise "
         "can only reach the middle of the data, which is why sampling takes many.",
-        f"Two rows of {len(few)} scatter plots: noisy points at falling t, and below each the predicted clean points.",
-        encode_sheet(prediction_sheet(states[few], predicted[few], [timesteps[index] for index in few])),
+        f"Two rows of {len(few.timesteps)} scatter plots: noisy points at falling t, and below each the predicted "
+        "clean points.",
+        encode_sheet(prediction_sheet(few.states, few.predicted, few.timesteps)),
     )
 
 
@@ -324,16 +357,23 @@ def paired_titles(names: Sequence[str]) -> list[str]:
     return [f"{name}, {what}" if name else what for name in names for what in ("noisy", "predicted")]
 
 
-def forward_strip(states: Tensor, timesteps: Sequence[int]) -> Figure:
+def forward_strip(states: Tensor, timesteps: Sequence[int]) -> tuple[Figure, style.MosaicLayout]:
     """Rows of images that dissolve into noise, from left to right: (F, N, channels, h, w) uint8 and the F timesteps."""
-    rows = states.transpose(0, 1)  # (N, F, channels, h, w)
-    return style.mosaic(rows, style.scale_of(rows), column_titles=titles_of(timesteps))
+    return strip(states.transpose(0, 1), [], timesteps, None)
 
 
-def reverse_strip(states: Tensor, predicted: Tensor, timesteps: Sequence[int], names: Sequence[str]) -> Figure:
-    """Noisy images above the clean ones predicted from them: (F, K, channels, h, w) uint8, F timesteps, K names."""
-    rows = torch.stack([states, predicted], dim=2).flatten(1, 2).transpose(0, 1)  # (2 K, F, channels, h, w)
-    return style.mosaic(rows, style.scale_of(rows), paired_titles(names), titles_of(timesteps), group=2)
+def reverse_strip(way: Way, names: Sequence[str]) -> tuple[Figure, style.MosaicLayout]:
+    """Noisy images above the clean ones predicted from them, for each of K samples with K names."""
+    rows = torch.stack([way.states, way.predicted], dim=2).flatten(1, 2).transpose(0, 1)  # (2 K, F, channels, h, w)
+    return strip(rows, paired_titles(names), way.timesteps, 2)
+
+
+def strip(
+    rows: Tensor, titles: Sequence[str], timesteps: Sequence[int], group: int | None
+) -> tuple[Figure, style.MosaicLayout]:
+    """Rows (R, F, channels, h, w) of images under the F timesteps, and where their tiles lie."""
+    scale, columns = style.scale_of(rows), titles_of(timesteps)
+    return style.mosaic(rows, scale, titles, columns, group), style.layout_of(rows, scale, titles, columns, group)
 
 
 def image_frames(
@@ -354,10 +394,10 @@ def image_frames(
         yield style.rasterise(style.mosaic(rows, scale, paired_titles(classes), titles, group=2))
 
 
-def encode_strip(strip: Figure, clean: Tensor) -> bytes:
+def encode_strip(figure: Figure, clean: Tensor) -> bytes:
     """PNG of a strip of images between noise and (N, channels, h, w) clean images."""
-    palette = style.picture_palette(clean, colours=STRIP_COLOURS, greys=STRIP_COLOURS)
-    return style.encode_png(style.with_palette(style.rasterise(strip), palette))
+    palette = style.picture_palette(clean, colours=STRIP_COLOURS, greys=STRIP_GREYS)
+    return style.encode_png(style.with_palette(style.rasterise(figure), palette))
 
 
 # Images: what is shown, and what is said of it
@@ -368,16 +408,20 @@ def image_exhibits(
 ) -> Iterator[Exhibit]:
     """The processes of a rung of images; the reverse process ends with the finished samples."""
     yield forward_strip_exhibit(artifacts, schedule, settings, generator)
-    paths = artifacts.trajectories
-    chosen = spread(len(paths["sampling.timesteps"]), settings.panels)
-    timesteps = [*(paths["sampling.timesteps"][chosen] + 1).tolist(), 0]
-    states, predicted = (
-        torch.cat([paths[f"sampling.{name}"][chosen], paths["sampling.final"][None]])
-        for name in ("states", "predicted")
-    )  # (F + 1, K, channels, h, w)
     classes = artifacts.classes or [""]
-    yield reverse_strip_exhibit(states, predicted, timesteps, classes, style.sampler_title(artifacts.sampler))
-    yield image_animation_exhibit(states, predicted, timesteps, classes, settings.frames_per_second)
+    ways = [reverse_way(artifacts, use, settings.panels) for use in ("sampling", "comparison")]
+    count, pixels = ways[0].states.shape[1], ways[0].states.shape[3] * ways[0].states.shape[4]
+    shown = first_of_classes(count, len(classes), min(FILMED, FILMED_PIXELS // pixels))
+    ways = [way.of(shown) for way in ways]
+    yield from reverse_strip_exhibits(ways, classes, settings.frames_per_second)
+    yield image_animation_exhibit(ways[0].thinned(ANIMATED_FRAMES), classes, settings.frames_per_second)
+
+
+def first_of_classes(count: int, classes: int, shown: int) -> list[int]:
+    """Indices of at most `shown` (at least one a class) of `count` samples, which are sorted by class."""
+    per_class = count // classes
+    few = min(per_class, max(1, shown // classes))
+    return [label * per_class + index for label in range(classes) for index in range(few)]
 
 
 def forward_strip_exhibit(
@@ -387,55 +431,74 @@ def forward_strip_exhibit(
     chosen = first_of_each_class(artifacts.data["train_labels"], EXAMPLES)
     x_0 = normalise(artifacts.data["train"][chosen], artifacts.normalisation)  # (N, channels, h, w)
     epsilon = torch.randn(x_0.shape, generator=generator)
-    timesteps = forward_timesteps(schedule.T, settings.forward_every)
-    noisy = forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)
-    states = unnormalise(torch.cat([x_0[None], noisy]), artifacts.normalisation)  # (1 + F, N, channels, h, w)
+    timesteps = [0, *forward_timesteps(schedule.T, settings.forward_every)]
+    noisy = forward_states(x_0, epsilon, schedule.alpha_bar, timesteps[1:])
+    states = unnormalise(torch.cat([x_0[None], noisy]), artifacts.normalisation)  # (F, N, channels, h, w)
+    figure, layout = forward_strip(states, timesteps)
+    moving = tiles_scene({}, timesteps, {"noisy images": range(len(x_0))}, "forward.png", layout)
     return Exhibit(
         "forward.png",
         "Forward process",
         f"Training images dissolve into noise from left (t = 0, the data) to right. {crossing_sentence(schedule)} At "
         f"t = {schedule.T}, {100 * schedule.terminal_signal:.1f} % of the image's contrast is left.",
         f"{len(x_0)} rows of {len(states)} images: each row starts with a training image and ends with noise.",
-        encode_strip(forward_strip(states, [0, *timesteps]), states[0]),
+        encode_strip(figure, states[0]),
+        film([moving], settings.frames_per_second, "first"),
     )
 
 
-def reverse_strip_exhibit(
-    states: Tensor, predicted: Tensor, timesteps: list[int], classes: list[str], sampler: str
-) -> Exhibit:
-    """reverse.png of images: the first sample of each class, or the first few of an unconditional rung."""
-    per_class = states.shape[1] // len(classes)
-    shown = (
-        [label * per_class for label in range(len(classes))] if classes[0] else list(range(min(EXAMPLES, per_class)))
+def reverse_strip_exhibits(ways: Sequence[Way], classes: list[str], frames_per_second: int) -> Iterator[Exhibit]:
+    """reverse.png and reverse_comparison.png of images: a few samples of each class; the first's film has both."""
+    per_class = ways[0].states.shape[1] // len(classes)
+    names = [name for name in classes for _ in range(per_class)]
+    sheets = dict(zip(("reverse.png", "reverse_comparison.png"), ways, strict=True))
+    strips = {sheet: reverse_strip(way, names) for sheet, way in sheets.items()}
+    scenes = [
+        tiles_scene(
+            {"Sampler": way.sampler} | ({"Class": name} if name else {}),
+            way.timesteps,
+            rows_of_class(label, per_class),
+            sheet,
+            strips[sheet][1],
+        )
+        for sheet, way in sheets.items()
+        for label, name in enumerate(classes)
+    ]
+    same_noise = " Samples of equal rank of each class start from the same noise." if classes[0] else ""
+    captions = (
+        "each pair of rows shows a noisy image above the clean image that the network predicts from it. Predictions "
+        f"start as a blurred average and settle as t falls.{same_noise}",
+        "the same network from the same noise, on the other sampler's way.",
     )
-    states, predicted = states[:, shown], predicted[:, shown]
-    strip = reverse_strip(states, predicted, timesteps, [classes[index // per_class] for index in shown])
-    same_noise = " Each class starts from the same noise." if classes[0] else ""
-    return Exhibit(
-        "reverse.png",
-        "Reverse process",
-        f"From noise to sample ({sampler}): each pair of rows shows a noisy image above the clean image that the "
-        f"network predicts from it. Predictions start as a blurred average and settle as t falls.{same_noise}",
-        f"{len(shown)} pairs of rows of {len(timesteps)} images: noise turns into a picture, predictions get sharper.",
-        encode_strip(strip, predicted.flatten(0, 1)),
-    )
+    for (sheet, way), caption in zip(sheets.items(), captions, strict=True):
+        yield Exhibit(
+            sheet,
+            "Reverse process" if sheet == "reverse.png" else "Reverse process of the other sampler",
+            f"From noise to sample ({way.sampler}): {caption}",
+            f"{len(names)} pairs of rows of {len(way.timesteps)} images: noise turns into a picture, predictions get "
+            "sharper.",
+            encode_strip(strips[sheet][0], way.predicted.flatten(0, 1)),
+            film(scenes, frames_per_second, "last") if sheet == "reverse.png" else None,
+        )
 
 
-def image_animation_exhibit(
-    states: Tensor, predicted: Tensor, timesteps: list[int], classes: list[str], frames_per_second: int
-) -> Exhibit:
-    """reverse.webp of images: the first samples of each class, as many as a small file holds."""
-    per_class, pixels = states.shape[1] // len(classes), states.shape[3] * states.shape[4]
-    few = min(per_class, max(1, ANIMATED_PIXELS // pixels // len(classes)))
-    shown = [label * per_class + index for label in range(len(classes)) for index in range(few)]
-    states, predicted = states[:, shown], predicted[:, shown]
-    palette = style.picture_palette(predicted.flatten(0, 1), ANIMATION_COLOURS, ANIMATION_GREYS)
-    frames = [style.with_palette(frame, palette) for frame in image_frames(states, predicted, timesteps, classes)]
+def rows_of_class(label: int, per_class: int) -> dict[str, range]:
+    """The rows of a reverse strip that show the noisy images of a class, and the predicted ones, by their title."""
+    first, end = 2 * label * per_class, 2 * (label + 1) * per_class
+    return {"noisy": range(first, end, 2), "predicted clean images": range(first + 1, end, 2)}
+
+
+def image_animation_exhibit(way: Way, classes: list[str], frames_per_second: int) -> Exhibit:
+    """reverse.webp of images."""
+    palette = style.picture_palette(way.predicted.flatten(0, 1), STRIP_COLOURS, STRIP_GREYS)
+    pictures = image_frames(way.states, way.predicted, way.timesteps, classes)
+    frames = [style.with_palette(frame, palette) for frame in pictures]
     return Exhibit(
         "reverse.webp",
         "Reverse process, moving",
-        f"The same in motion, for {len(shown)} samples, in few colours to keep the file small.",
-        f"Animation of {len(shown)} noisy images above the images predicted from them: noise turns into pictures.",
+        f"The same in motion, for {way.states.shape[1]} samples, in few colours to keep the file small.",
+        f"Animation of {way.states.shape[1]} noisy images above the images predicted from them: noise turns into "
+        "pictures.",
         style.encode_animation(frames, durations(len(frames), frames_per_second)),
     )
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.figures import style
+from diffusion_ladder.figures.film import Scene, film, tiles_scene
 from diffusion_ladder.figures.process import encode_sheet, frame_plane, show_points
 from diffusion_ladder.figures.style import Exhibit, RungArtifacts
 from diffusion_ladder.params import Figures
@@ -82,15 +83,21 @@ def fold(groups: Tensor, columns: int) -> Tensor:
     return parts.transpose(0, 1).flatten(0, 1)
 
 
-def grid(groups: Tensor, titles: Sequence[str], together: int | None = None) -> Figure:
-    """A page of images: (G, n, channels, h, w) uint8, row g of each block titled titles[g] (all empty: no titles).
+def grid(groups: Tensor, titles: Sequence[str], together: int | None = None) -> tuple[Figure, style.MosaicLayout]:
+    """A page of images and where its tiles lie: (G, n, channels, h, w) uint8, row g of each block titled titles[g].
 
-    `together` rows stand close to each other, set apart from the next; None for all.
+    All titles may be empty. `together` rows stand close to each other, set apart from the next; None for all.
     """
     columns = balanced_columns(groups.shape[1], max(1, style.SHEET_WIDTH // (2 * groups.shape[-1])))
     rows = fold(groups, columns)
     row_titles = [*titles] * (len(rows) // len(titles)) if any(titles) else []
-    return style.mosaic(rows, style.scale_of(rows), row_titles, group=together)
+    scale = style.scale_of(rows)
+    return style.mosaic(rows, scale, row_titles, group=together), style.layout_of(rows, scale, row_titles, [], together)
+
+
+def encode_grid(groups: Tensor, titles: Sequence[str], together: int | None = None) -> bytes:
+    """PNG of a `grid`."""
+    return style.encode_samples(style.rasterise(grid(groups, titles, together)[0]))
 
 
 def by_class(samples: Tensor, classes: Sequence[str], count: int) -> Tensor:
@@ -120,7 +127,7 @@ def image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhi
         "Samples",
         f"The first {samples.shape[0] * samples.shape[1]} samples, none left out ({sampler}).{shared}",
         f"Grid of {samples.shape[0] * samples.shape[1]} generated images{rows}.",
-        style.encode_png(style.rasterise(grid(samples, titles, len(titles) if classes else None))),
+        encode_grid(samples, titles, len(titles) if classes else None),
     )
     held_out = held_out_by_class(artifacts, samples.shape[1])
     if held_out.shape[1]:  # a tiny data set may have no held-out image of some class
@@ -129,7 +136,7 @@ def image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhi
             "Held-out data, to compare",
             f"The first {held_out.shape[0] * held_out.shape[1]} real images that no training has seen.",
             f"Grid of {held_out.shape[0] * held_out.shape[1]} real images{rows}.",
-            style.encode_png(style.rasterise(grid(held_out, titles, len(titles) if classes else None))),
+            encode_grid(held_out, titles, len(titles) if classes else None),
         )
     yield comparison_exhibit(artifacts, settings)
 
@@ -146,14 +153,33 @@ def comparison_exhibit(artifacts: RungArtifacts, settings: Figures) -> Exhibit:
     samplers = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
     short = [title.split(",")[0].removeprefix("diffusers ") for title in samplers]
     titles = [f"{name}, {sampler}" if name else sampler for name in classes or [""] for sampler in short]
+    figure, layout = grid(pairs, titles, together=2)
     return Exhibit(
         "comparison.png",
         "Two samplers, the same noise",
         f"Each pair starts from the same noise: above {samplers[0]}, below {samplers[1]}. Likeness within a pair is "
         "what the noise alone decides; the rest comes from the path.",
         f"Grid of {pairs.shape[0] * pairs.shape[1]} generated images in pairs, {short[0]} above {short[1]}.",
-        style.encode_png(style.rasterise(grid(pairs, titles, together=2))),
+        style.encode_samples(style.rasterise(figure)),
+        film(comparison_scenes(samplers, classes, layout), settings.frames_per_second, "first"),
     )
+
+
+def comparison_scenes(samplers: Sequence[str], classes: Sequence[str], layout: style.MosaicLayout) -> list[Scene]:
+    """The samples of one sampler (and one class) alone, in the same places: rows of a grid of pairs, block by block."""
+    names = classes or [""]
+    every = 2 * len(names)
+    return [
+        tiles_scene(
+            {"Sampler": sampler} | ({"Class": name} if name else {}),
+            [],
+            {"samples": range(2 * label + which, layout.rows, every)},
+            "comparison.png",
+            layout,
+        )
+        for which, sampler in enumerate(samplers)
+        for label, name in enumerate(names)
+    ]
 
 
 def exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:

@@ -43,6 +43,7 @@ SAMPLERS = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun"
 TEXT_SIZE = 15
 SMALL_TEXT_SIZE = 13
 SHEET_WIDTH = 1200  # largest width of all of a mosaic's tiles
+GREYS = 32  # of pictures in greys
 LARGEST_TILE = 128  # largest side to which a small image is enlarged
 
 SETTINGS: dict[str, Any] = {
@@ -110,10 +111,21 @@ class Exhibit:
     caption: str  # what to see
     alt: str  # what the picture shows, for those who don't see it
     content: bytes
+    film: bytes | None = None  # what the page's player shows of it (film.py)
 
     def entry(self) -> dict[str, str]:
         """The picture's entry in captions.json."""
-        return {"file": self.file, "title": self.title, "caption": self.caption, "alt": self.alt}
+        entry = {"file": self.file, "title": self.title, "caption": self.caption, "alt": self.alt}
+        return entry if self.film is None else entry | {"film": self.film_file}
+
+    @property
+    def film_file(self) -> str:
+        """The file of the film."""
+        return f"{self.file.rpartition('.')[0]}.film.json"
+
+    def files(self) -> dict[str, bytes]:
+        """The picture's files by their names."""
+        return {self.file: self.content} if self.film is None else {self.file: self.content, self.film_file: self.film}
 
 
 def sampler_title(facts: dict[str, Any]) -> str:
@@ -326,6 +338,21 @@ def encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def in_few_colours(image: Image.Image) -> Image.Image:
+    """An RGB image in 255 colours, chosen by octree, where it has more than 256."""
+    if colours_of(image, 256) is not None:
+        return image
+    return image.quantize(255, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).convert("RGB")
+
+
+def encode_samples(image: Image.Image) -> bytes:
+    """PNG bytes of pictures of samples, in no more colours than the eye tells apart: 32 greys, or 255 colours."""
+    colours = colours_of(image, 256)
+    if colours is not None and all(red == green == blue for red, green, blue in colours):
+        return encode_png(with_palette(image, [(255, 255, 255), *ramp("white", "black", GREYS - 1)]))
+    return encode_png(in_few_colours(image))
 
 
 def encode_animation(frames: Sequence[Image.Image], durations: Sequence[int]) -> bytes:

@@ -10,9 +10,10 @@ from markupsafe import Markup
 from diffusion_ladder.params import Parameters
 from diffusion_ladder.report.content import Reader, Report
 from diffusion_ladder.report.excerpts import highlighted
+from diffusion_ladder.report.films import film_of
 from diffusion_ladder.report.notation import latex, mathml
-from diffusion_ladder.report.pictures import embedded_pictures
-from diffusion_ladder.report.rendering import environment, render
+from diffusion_ladder.report.pictures import EMBEDDED_BYTES, embedded_pictures
+from diffusion_ladder.report.rendering import environment, read_template, render
 from diffusion_ladder.report.stage_graph import drawing, mermaid
 from diffusion_ladder.report.words import REAL_PORTRAITS
 
@@ -33,17 +34,20 @@ class Pages:
 def build_pages(root: Path, parameters: Parameters) -> Pages:
     """Make the report from the artifacts below a folder (that of params.yaml); what is missing there is left out."""
     report = Reader(root, parameters).report()
-    embedded = embedded_pictures(report.pictures)
+    stills = [picture for picture in report.pictures if not picture.animated]  # players take the place of animations
+    films = {still.path: film_of(root, still.path) for still in stills}
+    embedded = embedded_pictures(stills, EMBEDDED_BYTES - sum(len(film.json) for film in films.values() if film))
     content = content_of(report)
     html = environment(autoescape=True)
     html.filters |= {"drawing": drawing, "mathml": lambda math: Markup(mathml(math)), "highlighted": highlighted}
+    html.globals |= {"films": films, "player_script": Markup(read_template("player.js"))}
     html.tests["embedded"] = lambda picture: picture.path in embedded
     markdown = environment(autoescape=False)
     markdown.filters |= {"latex": latex, "mermaid": mermaid}
     return Pages(
         html=render(html, "page.html.j2", **content),
         markdown=render(markdown, "readme.md.j2", **content),
-        linked=[picture.path for picture in report.pictures if picture.path not in embedded],
+        linked=[still.path for still in stills if still.path not in embedded],
     )
 
 

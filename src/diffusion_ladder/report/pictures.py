@@ -85,9 +85,9 @@ def read_picture(path: Path, root: Path, stage: str, entry: Mapping[str, str]) -
 
 
 def embedded_pictures(pictures: Iterable[Picture], budget: int = EMBEDDED_BYTES) -> set[str]:
-    """The paths of the pictures that fit into the page: stills first, then animations, in the order of the ladder."""
+    """The paths of the pictures that fit into the page, in the order of the ladder."""
     chosen: set[str] = set()
-    for picture in sorted(pictures, key=lambda picture: picture.animated):  # stable
+    for picture in pictures:
         if picture.embedded_length <= budget:
             budget -= picture.embedded_length
             chosen.add(picture.path)

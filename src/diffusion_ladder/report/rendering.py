@@ -30,8 +30,13 @@ def environment(autoescape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     jinja.filters |= {"count": count, "number": number, "prose": prose, "cell": cell, "size": size, "within": within}
-    jinja.globals["style"] = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    jinja.globals["style"] = Markup(read_template("style.css"))
     return jinja
+
+
+def read_template(name: str) -> str:
+    """A file that goes into the page as it is."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def count(value: int) -> str:
