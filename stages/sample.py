@@ -1,5 +1,6 @@
 """Draw one rung's samples with its two samplers, from the same noise; those of its own sampler with several seeds."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -46,9 +47,11 @@ def draw_files(stage: Stage, processes: Processes) -> dict[str, tuple[dict[str, 
         total = seeds * count * len(sampler_for(sampler, rung, settings, steps)[0].timesteps)
         bar: dict[str, Any] = {"desc": f"{stage.label} {sampler}", "unit": " steps", "unit_scale": True}
         with tqdm(total=total // processes.count, disable=not stage.launch.is_main, **bar) as progress:
+            start = time.perf_counter()
             drawn = draw_samples(
                 rung, sampler, settings, steps, count, seed, precision, progress.update, processes, seeds
             )
+            stage.note_work(f"sample by {sampler}, {drawn.nfe} evaluations", seeds * count, time.perf_counter() - start)
         facts[use] = facts_of(stage, use, seeds, drawn)
         suffix = "" if use == "sampling" else ".comparison"
         files[suffix] = {name: getattr(drawn, name) for name in ("samples", "labels", "sampling_seed")}, facts[use]

@@ -25,6 +25,7 @@ from diffusion_ladder.overlays import merge
 from diffusion_ladder.params import Threshold, load_parameters, load_yaml, validate
 from diffusion_ladder.quality import checks
 from diffusion_ladder.quality import measured_numbers as measured_at_gate
+from diffusion_ladder.report.changes import changes_since
 from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.equations import EQUATIONS_BY_KEY, equations_of
 from diffusion_ladder.report.excerpts import EXCERPTS, excerpts_of, function_source, source_of
@@ -683,6 +684,11 @@ def test_markdown_links_lead_somewhere(root, tmp_path):
     relative = [link for link in links if not link.startswith(("#", "https://", "http://"))]
     assert len(relative) > 20
     assert [link for link in relative if not (reports / link.split("#")[0]).exists()] == []
+    assert {link.split("#")[1] for link in relative if "#" in link} <= {
+        attributes["id"]
+        for _, attributes in Page((reports / "run/index.html").read_text()).elements
+        if "id" in attributes
+    }
     anchors = {link[1:] for link in re.findall(r"\]\((#[^)\s]+)\)", pages.markdown)}
     assert anchors <= set(re.findall(r'<a id="([\w-]+)"></a>', pages.markdown))
 
@@ -929,6 +935,49 @@ def test_run_page_says_that_nothing_was_run(tmp_path):
 
 def test_run_page_with_records_that_say_little():
     assert complaints_about(run_page([{"stage": "a", "seconds": 0}, {"stage": "b", "seconds": 0, "threads": 2}])) == []
+
+
+def test_run_page_tells_what_one_sample_and_one_example_cost():
+    work = {"example trained on": {"count": 4000, "seconds": 10.0}, "sample by ddpm": {"count": 8, "seconds": 2.0}}
+    text = run_page([{"stage": "train@circles", "seconds": 12.0, "work": work}])
+    assert complaints_about(text) == []
+    words = " ".join(" ".join(Page(text).texts).split())
+    assert "train@circles example trained on 4,000 2.5" in words
+    assert "train@circles sample by ddpm 8 250" in words
+
+
+def commit(folder, **metrics):
+    for name, values in metrics.items():
+        write_json(folder / f"reports/metrics/{name}.json", values)
+    for command in (["add", "-A"], ["-c", "user.name=N", "-c", "user.email=n@example.org", "commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return changes_since(folder)
+
+
+def told(changes):
+    return [(change.file, change.name, change.before, change.now, change.is_large) for change in changes.changes]
+
+
+def test_run_page_compares_with_the_last_commit_that_has_other_metrics(tmp_path):
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    assert changes_since(tmp_path).since == ""
+    first = commit(tmp_path, a={"x": 1.0, "x_std": 0.2, "gone": 3, "judge": "a text"}, b={"y": 5.0})
+    assert first.since == ""
+    assert first.commit
+    now = {"x": 1.1, "x_std": 0.3, "new": 4, "judge": "another"}
+    write_json(tmp_path / "reports/metrics/a.json", now)  # not committed: beside the present commit
+    differing = [("a", "gone", 3, None, False), ("a", "new", None, 4, False), ("a", "x", 1.0, 1.1, False)]
+    built = changes_since(tmp_path)
+    assert (built.since, built.edited, told(built)) == (first.commit, True, differing)
+    committed = commit(tmp_path, a=now)  # committed: beside the commit before
+    assert (committed.since, committed.edited, told(committed)) == (first.commit, False, differing)
+    (tmp_path / "text").write_text("a commit that changes no metrics")
+    assert told(commit(tmp_path)) == differing
+    last = commit(tmp_path, b={"y": 5.5})
+    assert told(last) == [("b", "y", 5.0, 5.5, True)]
+    page = run_page([], last)
+    assert complaints_about(page) == []
+    assert all(part in " ".join(Page(page).texts) for part in (last.commit, last.since, "0.5"))
 
 
 def test_durations():

@@ -68,6 +68,7 @@ class Stage:
         launch: which of its processes this is.
         device, precision: what it computes with, in a stage that lists `runtime`.
         circumstances: the device, its name, threads, precision and number of processes, for the run record.
+        work: what was done how often in how many seconds, for the run record.
     """
 
     device: "torch.device"
@@ -78,6 +79,7 @@ class Stage:
         self.key = key
         self.launch = launch
         self.parameters_read: set[str] = set()
+        self.work: dict[str, dict[str, float]] = {}
         self._parameters = load_parameters()
         self._declared = declared_parameters(name, key, self._parameters)
         self._dependencies = declarations(name, key, self._parameters, "deps")
@@ -144,6 +146,11 @@ class Stage:
         compute = configure(settings)
         self.device, self.precision = compute.device, compute.precision
         self.circumstances |= {"threads": settings.threads, **compute.circumstances}
+
+    def note_work(self, what: str, count: int, seconds: float) -> None:
+        """Take down for the run record how long it took to do something so many times; of nothing, nothing."""
+        if count:
+            self.work[what] = {"count": count, "seconds": round(seconds, 3)}
 
     def describe(self) -> str:
         """Device, threads, precision and number of processes in one line."""
@@ -232,6 +239,7 @@ def run_record(stage: Stage, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "peak_memory_mib": round(max(part.ru_maxrss for part in usage) / 1024, 1),
+        **({"work": stage.work} if stage.work else {}),
         **stage.circumstances,
         "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_ladder.artifacts import write_text
+from diffusion_ladder.report.changes import Changes, changes_since
 from diffusion_ladder.report.rendering import environment, render
 
 FOLDER = Path("reports/run")
@@ -26,6 +27,7 @@ CIRCUMSTANCES = {
 }
 
 Record = dict[str, Any]
+NO_GIT = Changes("", False, "", 0, [])
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -79,7 +81,16 @@ def circumstances_of(records: Sequence[Record]) -> tuple[dict[str, Any], dict[st
     return same, differing
 
 
-def run_page(records: Sequence[Record]) -> str:
+def costs_of(records: Sequence[Record]) -> list[Record]:
+    """What one example of training and one sample took: stage, what, how many and the milliseconds of each."""
+    return [
+        {"stage": record["stage"], "what": what, "count": work["count"], "each": 1000 * work["seconds"] / work["count"]}
+        for record in records
+        for what, work in record.get("work", {}).items()
+    ]
+
+
+def run_page(records: Sequence[Record], changes: Changes = NO_GIT) -> str:
     """The page as HTML."""
     jinja = environment(autoescape=True)
     jinja.filters |= {"duration": duration, "memory": lambda size: f"{size:,.0f} MiB", "moment": moment}
@@ -90,6 +101,8 @@ def run_page(records: Sequence[Record]) -> str:
         "run.html.j2",
         records=records,
         bars=bars_of(records),
+        costs=costs_of(records),
+        changes=changes,
         total=sum(record["seconds"] for record in records),
         peak=max(measured, key=lambda record: record["peak_memory_mib"], default=None),
         same=same,
@@ -105,7 +118,7 @@ def moment(text: Any) -> str:
 def write_run_page(folder: Path = FOLDER) -> Path:
     """Write FOLDER/index.html from the records beside it, in one step."""
     target = folder / "index.html"
-    write_text(target, run_page(read_records(folder)))
+    write_text(target, run_page(read_records(folder), changes_since(folder.parent.parent)))
     return target
 
 

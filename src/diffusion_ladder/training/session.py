@@ -3,6 +3,7 @@
 import copy
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -84,6 +85,7 @@ class Session:
     def run(self, scheduler: Any) -> None:
         """Train to the end; SIGINT, SIGTERM and the loss of another process save and end it before."""
         self.begin()
+        first, start = self.state.steps, time.perf_counter()
         with noted_signals(repeated=self.processes.count > 1) as signals, self.progress_bar() as progress:
             try:
                 self.watch(scheduler, signals, progress)
@@ -92,6 +94,8 @@ class Session:
                     raise
                 saved = self.checkpoints.save(self.state, self.history)
                 raise ProcessLostError(f"{error}; stopped after step {self.state.steps}, saved in {saved}") from None
+        done = (self.state.steps - first) * self.settings.batch_size
+        self.stage.note_work("example trained on", done, time.perf_counter() - start)
 
     def watch(self, scheduler: Any, signals: list[int], progress: tqdm) -> None:
         """Follow the training loop step by step."""
