@@ -9,7 +9,7 @@ from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, w
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.evaluation.findings import read_findings
-from diffusion_ladder.figures import evaluation, process, samples, training
+from diffusion_ladder.figures import evaluation, memorisation, process, samples, training
 from diffusion_ladder.figures.style import RungArtifacts, house_style
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.runtime import Stage, run_stage
@@ -43,6 +43,7 @@ def read_artifacts(model: str, dataset: str) -> RungArtifacts:
 def main(stage: Stage) -> None:
     """Write the figures, then captions.json, which lists them in the order of reading."""
     artifacts = read_artifacts(stage.key, stage.parameter(f"models.{stage.key}.dataset"))
+    findings = read_findings(stage.key)
     settings = stage.parameter(f"figures.{stage.key}")
     facts = artifacts.rung["schedule"]
     schedule = make_schedule(
@@ -55,7 +56,8 @@ def main(stage: Stage) -> None:
             training.exhibits(artifacts, schedule),
             process.exhibits(artifacts, schedule, settings, noise),
             samples.exhibits(artifacts, settings),
-            evaluation.exhibits(read_findings(stage.key)),
+            evaluation.exhibits(findings),
+            memorisation.exhibits(findings),
         ):
             for exhibit in exhibits:
                 for file, content in exhibit.files().items():

@@ -226,7 +226,7 @@ def test_figures_say_what_they_show(findings):
         lineup, distances = exhibits(findings)
         (only,) = exhibits(evaluate(points, points(SEEDS * COUNT, 3000)))
     assert lineup.file == "neighbours.png"
-    assert only.file == distances.file == "training_distances.png"
+    assert only.file == distances.file == "neighbours_distances.png"
     ratio = findings.tensors["neighbours.training_distances"][0]
     assert f"{ratio[0] / ratio[1]:.2f}" in lineup.alt
     assert f"worst {SETTINGS.shown} of {SEEDS * COUNT} samples" in lineup.caption

@@ -84,7 +84,7 @@ def distances_figure(samples: Tensor, held_out: Tensor, space: str) -> Figure:
         samples, held_out: (N,) and (M,) distances to the nearest training example.
         space: in which they are measured.
     """
-    figure = style.blank(1200, 360)
+    figure = style.blank(960, 360)
     axes = style.place_axes(figure, 76, 34, 690, 262)
     for values, colour, name in ((samples, style.VERMILLION, "samples"), (held_out, style.BLUE, "held-out data")):
         axes.step(*share_below(values), where="post", color=colour, label=name)
@@ -95,12 +95,12 @@ def distances_figure(samples: Tensor, held_out: Tensor, space: str) -> Figure:
 
 
 def distances_exhibit(findings: Findings) -> Exhibit:
-    """training_distances.png: how near samples and held-out data are to the training data."""
+    """neighbours_distances.png: how near samples and held-out data are to the training data."""
     samples = findings.tensors["neighbours.distances"][:, 0]
     held_out = findings.tensors["neighbours.distances_of_held_out"][:, 0]
     figure = distances_figure(samples, held_out, findings.numbers["memorisation_space"])
     return Exhibit(
-        "training_distances.png",
+        "neighbours_distances.png",
         "How near are the training data?",
         f"For {len(samples)} samples and {len(held_out)} held-out examples: how many have a training example within a "
         "distance. Samples that are new lie about where held-out data do. A curve of the samples that rises sooner is "
@@ -112,7 +112,9 @@ def distances_exhibit(findings: Findings) -> Exhibit:
 
 
 def exhibits(findings: Findings) -> Iterator[Exhibit]:
-    """The neighbours of samples: of images as pictures, of all as distances."""
+    """The neighbours of samples, where they were looked for: of images as pictures, of all as distances."""
+    if "neighbours.samples" not in findings.tensors:
+        return
     if findings.tensors["neighbours.samples"].dtype == torch.uint8:
         yield lineup_exhibit(findings)
     yield distances_exhibit(findings)
