@@ -3,14 +3,43 @@
 import sys
 from pathlib import Path
 
-from diffusion_ladder.artifacts import write_text
+from torch import Tensor
+
+from diffusion_ladder.artifacts import read_tensors, write_bytes, write_json, write_text
+from diffusion_ladder.figures import pairs
+from diffusion_ladder.figures.samples import COMPARED_SHARE
+from diffusion_ladder.figures.style import house_style
+from diffusion_ladder.params import Parameters
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.run_page import write_run_page
 from diffusion_ladder.runtime import Stage, run_stage
 
+ACROSS = "reports/across"
+
+
+def first_samples(parameters: Parameters) -> dict[str, dict[str, Tensor]]:
+    """For each data set, titles of the rungs that have learnt it, and their samples of the first sampling seed."""
+    sets: dict[str, dict[str, Tensor]] = {}
+    for key, model in parameters.models.items():
+        drawn = read_tensors(f"data/samples/{key}.safetensors")
+        sets.setdefault(model.dataset, {})[model.title] = drawn["samples"][drawn["sampling_seed"] == 0]
+    return sets
+
+
+def draw_across(parameters: Parameters) -> None:
+    """Write the figures that need more than one rung, and captions.json beside them."""
+    captions = []
+    count = min(figures.samples for figures in parameters.figures.values()) // COMPARED_SHARE
+    with house_style():
+        for exhibit in pairs.exhibits(first_samples(parameters), count):
+            write_bytes(f"{ACROSS}/{exhibit.file}", exhibit.content)
+            captions.append(exhibit.entry())
+    write_json(f"{ACROSS}/captions.json", captions)
+
 
 def main(stage: Stage) -> None:
     """Write reports/index.html and reports/README.md from the artifacts, and reports/run/index.html beside them."""
+    draw_across(stage.all_parameters())
     pages = build_pages(Path(), stage.all_parameters())
     write_text("reports/index.html", pages.html)
     write_text("reports/README.md", pages.markdown)

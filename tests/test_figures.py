@@ -22,7 +22,7 @@ from PIL import Image
 
 from diffusion_ladder.artifacts import read_tensors, write_json, write_tensors, write_text
 from diffusion_ladder.diffusion.schedules import make_schedule
-from diffusion_ladder.figures import process, samples, style, training
+from diffusion_ladder.figures import pairs, process, samples, style, training
 from diffusion_ladder.randomness import generator
 
 MODELS = ("circles", "mnist_scratch", "faces")
@@ -522,3 +522,17 @@ def test_samplers_have_names():
     facts = {"sampler": "diffusers_ddim", "nfe": 100, "guidance_scale": 2.5}
     assert style.sampler_title(facts) == "diffusers DDIM, 100 evaluations, guidance 2.5"
     assert style.sampler_title({"sampler": "heun", "nfe": 9, "guidance_scale": 1.0}) == "Heun, 9 evaluations"
+
+
+def test_samples_of_the_same_noise_stand_above_each_other():
+    shades = {"first": 40, "second": 200}
+    sets = {title: torch.full((4, 1, 8, 8), shade, dtype=torch.uint8) for title, shade in shades.items()}
+    alone = {"points": {"a": torch.zeros(4, 2), "b": torch.zeros(4, 2)}, "one": {"a": sets["first"]}}
+    with style.house_style():
+        (exhibit,) = pairs.exhibits({"digits": sets, **alone}, 3)
+    assert exhibit.file == "same_noise_digits.png"
+    assert "The first 3 samples of each" in exhibit.caption
+    image = Image.open(io.BytesIO(exhibit.content)).convert("L")
+    middle = [image.getpixel((image.width - image.width // 8, y)) for y in range(image.height)]
+    assert middle.index(40) < middle.index(200)
+    assert middle.count(40) == middle.count(200) > 0

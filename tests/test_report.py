@@ -888,6 +888,22 @@ def test_the_provenance_names_versions_of_the_lock_seeds_and_circumstances(proje
     assert provenance_of(project, PARAMETERS).seed == PARAMETERS.seed
 
 
+def test_figures_of_several_rungs_stand_across_the_rungs(root, tmp_path):
+    shutil.copytree(root, tmp_path / "project")
+    folder = tmp_path / "project/reports/across"
+    folder.mkdir()
+    (folder / "pairs.png").write_bytes(picture_bytes(99))
+    write_json(folder / "captions.json", [{"file": "pairs.png", "title": "Pairs", "caption": "C", "alt": "A"}])
+    pages = build_pages(tmp_path / "project", PARAMETERS)
+    assert complaints_about(pages.html) == []
+    assert (
+        pages.html.index('id="across"')
+        < pages.html.index('href="across/pairs.png"')
+        < pages.html.index('id="schedulers"')
+    )
+    assert "**Pairs.** C `dvc repro -s -f report`" in pages.markdown
+
+
 def test_every_line_of_the_graph_leads_to_the_right_and_every_stage_has_its_box(project):
     stages = provenance_of(project, PARAMETERS).stages
     picture = xml.etree.ElementTree.fromstring(str(drawing(stages)))

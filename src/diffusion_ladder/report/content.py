@@ -115,6 +115,7 @@ class Report:
         cards: data cards by the names of the data sets, in the order in which the ladder uses them.
         preset: which of the presets the parameters are.
         data: whether the data are embedded.
+        across: figures of several rungs together.
     """
 
     chapters: list[Chapter]
@@ -126,6 +127,7 @@ class Report:
     preset: Preset
     data: str
     provenance: Provenance
+    across: list[Picture]
 
     @property
     def judgements(self) -> list[Judgement]:
@@ -140,7 +142,7 @@ class Report:
     @property
     def pictures(self) -> list[Picture]:
         """All of them, in the order of the page."""
-        return [picture for chapter in self.chapters for picture in chapter.all_pictures]
+        return [*(picture for chapter in self.chapters for picture in chapter.all_pictures), *self.across]
 
     @property
     def example_override(self) -> str:
@@ -191,6 +193,7 @@ class Reader:
             preset=preset_of(self.parameters, self.root / "presets"),
             data=data_in_words(self.parameters),
             provenance=provenance_of(self.root, self.parameters),
+            across=self.pictures("report", "across"),
         )
 
     def chapter(self, key: str) -> Chapter:
