@@ -109,7 +109,11 @@ INCONSISTENT = [
     ("models.mnist_scratch.network.patch_size", 4, "divide the size by 8, which does not divide the 28 pixels"),
     ("datasets.faces.preprocess.image_size", 50, "divide the size by 8, which does not divide the 50 pixels of faces"),
     ("sampling.circles.count", 500, "evaluation.circles.sample_count: 2000 is more than sampling.circles.count = 500"),
-    ("evaluation.circles", {"kind": "images", "sample_count": 9}, "evaluation.circles.kind: images, but circles are"),
+    (
+        "evaluation.circles",
+        load_yaml("params.yaml")["evaluation"]["faces"],
+        "evaluation.circles.kind: images, but circles are",
+    ),
     ("classifiers.mnist.dataset", "moons", "classifiers.mnist.dataset: moons are points"),
     ("models.circles.schedule.rescale_betas_zero_snr", True, "epsilon-prediction is undefined at zero terminal SNR"),
     ("sampling.circles.clip_sample", True, "sampling.circles.clip_sample: true would cut off circles"),
