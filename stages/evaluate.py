@@ -10,6 +10,7 @@ from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.bounds import by_seed
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
+from diffusion_ladder.evaluation.cost import evaluate_images_cost, evaluate_points_cost
 from diffusion_ladder.evaluation.findings import Findings, write_findings
 from diffusion_ladder.evaluation.images import evaluate_images
 from diffusion_ladder.evaluation.memorisation import evaluate_memorisation
@@ -39,14 +40,24 @@ def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: Any, *
         "extractor_sha256": card["weights_sha256"],
         "extractor_accuracy": card["accuracy"],
     }
+    costs = evaluate_images_cost(**sweep_of(stage.key, data, settings), classifier=classifier, **options)
     options |= {"classifier": classifier, "class_names": card["class_names"], "sample_count": settings.sample_count}
-    return evaluate_images(samples, data, **options) | Findings(facts)
+    return evaluate_images(samples, data, **options) | costs | Findings(facts)
 
 
-def judge_points(stage: Stage, samples: Tensors, data: Tensors, **options: Any) -> Findings:
+def sweep_of(model: str, data: Tensors, settings: Any) -> dict[str, Any]:
+    """What the evaluations of quality against cost have in common."""
+    swept, own = f"data/samples/{model}.sweep.safetensors", read_metadata(f"data/samples/{model}.safetensors")
+    what = {"swept": read_tensors(swept), "facts": read_metadata(swept), "own": own}
+    return what | {"held_out": data["test"], "size": settings.sample_count}
+
+
+def judge_points(stage: Stage, samples: Tensors, data: Tensors, settings: Any, **options: Any) -> Findings:
     """The findings about a 2D rung, judged by the curves that its data were drawn from."""
     card = read_json(f"{stage.parameter(f'models.{stage.key}.judge')}/card.json")
-    return evaluate_points(by_seed(samples["samples"], samples["sampling_seed"]), data, card=card, **options)
+    groups = by_seed(samples["samples"], samples["sampling_seed"])
+    costs = evaluate_points_cost(**sweep_of(stage.key, data, settings), generator_of=options["generator_of"])
+    return evaluate_points(groups, data, card=card, settings=settings, **options) | costs
 
 
 def main(stage: Stage) -> None:

@@ -458,6 +458,7 @@ class Sweep(Section):
     samplers: Annotated[list[Literal["ddpm", "ddim", "dpm_solver", "heun"]], Field(min_length=1)]
     evaluations: Annotated[list[Positive], Field(min_length=1)]
     guidance_scales: list[Annotated[float, Field(ge=0)]]
+    guidance_steps: Positive
     seeds: Annotated[int, Field(ge=2)]
     count: Annotated[int, Field(ge=2)]
     batch_size: Positive
@@ -616,9 +617,9 @@ class Parameters(Section):
 
     def check_sweep(self, name: str, model: Model, sweep: Sweep) -> None:
         """No sampler takes more steps than T; guidance needs a null label."""
-        if max(sweep.evaluations) > model.schedule.T:
-            most = max(sweep.evaluations)
-            raise ValueError(f"sweep.{name}.evaluations: {most} is more than T = {model.schedule.T} of its schedule")
+        for key, most in (("evaluations", max(sweep.evaluations)), ("guidance_steps", sweep.guidance_steps)):
+            if most > model.schedule.T:
+                raise ValueError(f"sweep.{name}.{key}: {most} is more than T = {model.schedule.T} of its schedule")
         if sweep.guidance_scales and not model.training.label_dropout:
             raise ValueError(f"sweep.{name}.guidance_scales: needs a null label (training.label_dropout above 0)")
 

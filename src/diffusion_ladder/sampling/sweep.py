@@ -32,7 +32,7 @@ def settings_by_table(
     """What is drawn for each table.
 
     - cost: every method within every number of evaluations, guided as the rung's samples are;
-    - guidance: the rung's own method and steps at every scale; left out where no scale is named.
+    - guidance: the rung's own method at every scale; left out where no scale is named.
 
     Args:
         sweep: methods, evaluations and scales.
@@ -46,5 +46,5 @@ def settings_by_table(
         for evaluations in sweep.evaluations
     ]
     module = modules[sampler.removeprefix("diffusers_")]
-    guidance = [Setting(module, own.steps, scale) for scale in sweep.guidance_scales]
+    guidance = [Setting(module, sweep.guidance_steps, scale) for scale in sweep.guidance_scales]
     return {table: settings for table, settings in (("cost", costs), ("guidance", guidance)) if settings}

@@ -1,0 +1,145 @@
+"""Quality against cost: what each sampler makes of a number of network evaluations, and what guidance does.
+
+All settings start from the same noise and are held against the same held-out data, by a distance that is unbiased at
+any size. So their differences are those of the samplers, and the deviation is that of the sampling seeds alone.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.evaluation.bounds import GeneratorOf, by_seed, entry, mean_and_deviation, subsets
+from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
+from diffusion_ladder.evaluation.findings import Findings, Rows
+from diffusion_ladder.evaluation.images import kernel_distance
+from diffusion_ladder.evaluation.points import energy_distance
+
+Distance = Callable[[Tensor, Tensor], float]
+Facts = Mapping[str, Any]  # metadata of a file of samples
+
+
+def knee(evaluations: Sequence[int], values: Sequence[float]) -> int | None:
+    """Where more evaluations begin to pay little: the index of the point farthest below the chord of the curve.
+
+    The rule of "Kneedle" (Satopaa et al. 2011, "Finding a Kneedle in a haystack"): both axes are scaled to [0, 1], and
+    the difference between curve and chord is largest at the knee. The evaluations are taken by their logarithm.
+
+    Args:
+        evaluations: of the network, rising.
+        values: of a distance, the lower the better.
+
+    Returns:
+        None where no point lies below the chord, or where the last value is no better than the first.
+    """
+    fall = values[0] - values[-1]
+    if fall <= 0:
+        return None
+    logs = [math.log(each) for each in evaluations]
+    along = [(each - logs[0]) / (logs[-1] - logs[0]) for each in logs]
+    below = [(values[0] - value) / fall - place for value, place in zip(values, along, strict=True)]
+    deepest = max(range(len(below)), key=below.__getitem__)
+    return deepest if below[deepest] > 1e-9 else None
+
+
+def cheapest_good(evaluations: Sequence[int], means: Sequence[float], deviations: Sequence[float]) -> int:
+    """The index of the fewest evaluations within one standard deviation of the best mean; the better of two equals."""
+    best = min(range(len(means)), key=means.__getitem__)
+    good = [index for index, mean in enumerate(means) if mean <= means[best] + deviations[best]]
+    return min(good, key=lambda index: (evaluations[index], means[index]))
+
+
+def cost_findings(
+    settings: Sequence[Facts], measured: Sequence[Mapping[str, float]], name: str, own: Facts
+) -> Findings:
+    """The table `cost` with its knees, the cheapest good setting, and whether it is the rung's own.
+
+    Args:
+        settings: each with its sampler, steps and nfe.
+        measured: for each setting the metric and its deviation, as NAME and NAME_std.
+        name: of the metric.
+        own: the sampler and nfe that draw the rung's samples.
+    """
+    nfe, means = [facts["nfe"] for facts in settings], [values[name] for values in measured]
+    chosen = cheapest_good(nfe, means, [values[f"{name}_std"] for values in measured])
+    knees = set()
+    for sampler in {facts["sampler"]: None for facts in settings}:
+        curve = sorted((nfe[i], means[i], i) for i, facts in enumerate(settings) if facts["sampler"] == sampler)
+        found = knee([point[0] for point in curve], [point[1] for point in curve])
+        knees |= set() if found is None else {curve[found][2]}
+    rows: Rows = [
+        {"sampler": facts["sampler"], "steps": facts["steps"], "nfe": facts["nfe"], **values}
+        | {"is_knee": int(index in knees), "is_cheapest_good": int(index == chosen)}
+        for index, (facts, values) in enumerate(zip(settings, measured, strict=True))
+    ]
+    best = settings[chosen]
+    numbers = {
+        "cheapest_good_sampler": best["sampler"],
+        "cheapest_good_nfe": best["nfe"],
+        "default_is_cheapest_good": int((own["sampler"], own["nfe"]) == (best["sampler"], best["nfe"])),
+    }
+    return Findings(numbers, {"cost": rows})
+
+
+def distances(name: str, samples: Tensor, sampling_seed: Tensor, distance: Distance, real: Tensor) -> dict[str, float]:
+    """NAME and NAME_std, over the sampling seeds, of samples (S N, D) held against real ones (M, D)."""
+    return entry(name, *mean_and_deviation([distance(part, real) for part in by_seed(samples, sampling_seed)]))
+
+
+def evaluate_points_cost(
+    swept: Mapping[str, Tensor], facts: Facts, own: Facts, held_out: Tensor, size: int, generator_of: GeneratorOf
+) -> Findings:
+    """The energy distance of points against the network evaluations that they took.
+
+    Args:
+        swept: `cost` (settings, S N, 2) and `sampling_seed` (S N,).
+        facts: of these, with the settings under `cost`.
+        own: of the rung's samples.
+        held_out: (M, 2), of which `size` are compared.
+    """
+    real, seeds = subsets(held_out, size, 1, generator_of("cost"))[0], swept["sampling_seed"]
+    measured = [distances("energy_distance", each, seeds, energy_distance, real) for each in swept["cost"]]
+    return cost_findings(facts["cost"], measured, "energy_distance", own)
+
+
+def evaluate_images_cost(
+    swept: Mapping[str, Tensor],
+    facts: Facts,
+    own: Facts,
+    held_out: Tensor,
+    size: int,
+    generator_of: GeneratorOf,
+    classifier: Classifier,
+    normalisation: Normalisation,
+    batch_size: int = 256,
+) -> Findings:
+    """The kernel distance of images against the evaluations that they took, and what guidance does to classes.
+
+    Args:
+        swept: `cost` and, of a rung with a null label, `guidance`, (settings, S N, C, H, W) uint8; `labels` and
+            `sampling_seed` (S N,).
+        facts: of these, with the settings under `cost` and `guidance`.
+        own: of the rung's samples.
+        held_out: (M, C, H, W) uint8, of which `size` are compared.
+        batch_size: images per call of the classifier; doesn't change the numbers.
+    """
+    seeds, chosen = swept["sampling_seed"], subsets(held_out, size, 1, generator_of("cost"))[0]
+    real = judge(classifier, chosen, normalisation, batch_size).features
+    measured: dict[str, list[dict[str, float]]] = {"cost": [], "guidance": []}
+    for table, rows in measured.items():
+        for images in swept.get(table, ()):
+            seen = judge(classifier, images, normalisation, batch_size)
+            row = distances("kernel_distance", seen.features, seeds, kernel_distance, real)
+            rows.append(row if table == "cost" else accuracy(seen, swept["labels"], seeds) | row)
+    findings = cost_findings(facts["cost"], measured["cost"], "kernel_distance", own)
+    pairs = zip(facts.get("guidance", ()), measured["guidance"], strict=True)
+    guidance: Rows = [{"scale": setting["guidance_scale"], "nfe": setting["nfe"], **row} for setting, row in pairs]
+    return findings | Findings(tables={"guidance": guidance} if guidance else {})
+
+
+def accuracy(seen: Judgement, labels: Tensor, sampling_seed: Tensor) -> dict[str, float]:
+    """label_accuracy and its deviation over the sampling seeds: the share judged to be of the requested class."""
+    right = (seen.predictions == labels).double()
+    return entry("label_accuracy", *mean_and_deviation([float(part.mean()) for part in by_seed(right, sampling_seed)]))

@@ -1,0 +1,131 @@
+"""Quality against cost: the knee and the choice by hand, and numbers that no batch size changes."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_evaluation_images import SETTINGS as CLASSIFIER
+from test_evaluation_images import bars
+
+from diffusion_ladder.data.normalise import IMAGES
+from diffusion_ladder.evaluation.classifier import new_classifier
+from diffusion_ladder.evaluation.cost import cheapest_good, evaluate_images_cost, evaluate_points_cost, knee
+from diffusion_ladder.randomness import generator
+from diffusion_ladder.sampling.sweep import Setting, settings_by_table, steps_within
+
+
+def generator_of(*purpose):
+    return generator(0, *purpose)
+
+
+def test_the_knee_is_the_point_farthest_below_the_chord():
+    # By hand: logarithms 0, 1/3, 2/3, 1 along; falls of 0, 0.9, 0.95, 1; so 0 , 0.57, 0.28, 0 below the chord.
+    assert knee([1, 10, 100, 1000], [10.0, 1.0, 0.5, 0.0]) == 1
+    assert knee([1, 10, 100, 1000], [10.0, 9.0, 0.5, 0.0]) == 2
+    assert knee([5, 10, 20, 40], [-1.0, -1.9, -1.95, -2.0]) == 1  # an unbiased distance can be below nought
+
+
+@pytest.mark.parametrize("values", [[3.0, 2.0, 1.0], [1.0, 1.0, 1.0], [1.0, 2.0, 3.0], [3.0, 2.9, 1.0]])
+def test_a_straight_a_flat_a_rising_and_a_hollow_curve_have_no_knee(values):
+    assert knee([1, 10, 100], values) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.floats(-5, 5), st.floats(0, 3)), min_size=1, max_size=9))
+def test_the_cheapest_good_setting_is_good_and_nothing_good_is_cheaper(settings):
+    evaluations, means, deviations = zip(*settings, strict=True)
+    chosen = cheapest_good(evaluations, means, deviations)
+    best = min(range(len(means)), key=lambda index: (means[index], index))
+    limit = means[best] + deviations[best]
+    assert means[chosen] <= limit
+    for other, mean in enumerate(means):
+        assert mean > limit or (evaluations[chosen], means[chosen]) <= (evaluations[other], mean)
+
+
+def swept_points():
+    """Real points, seen through settings that move them by 2, 0.02 and nothing, for three sampling seeds."""
+    noise = torch.randn(3 * 200, 2, generator=torch.Generator().manual_seed(1))
+    swept = {"cost": torch.stack([noise + shift for shift in (2.0, 0.02, 0.0)])}
+    settings = [{"sampler": "ddim", "steps": nfe, "nfe": nfe} for nfe in (5, 10, 20)]
+    return swept | {"sampling_seed": torch.arange(3).repeat_interleave(200)}, {"cost": settings}
+
+
+@pytest.mark.parametrize(("nfe", "is_cheapest"), [(10, 1), (20, 0)])
+def test_the_cheapest_sampler_as_good_as_the_best_is_found(nfe, is_cheapest):
+    swept, facts = swept_points()
+    held_out = torch.randn(500, 2, generator=torch.Generator().manual_seed(2))
+    own = {"sampler": "ddim", "nfe": nfe}
+    found = evaluate_points_cost(swept, facts, own, held_out, 400, generator_of)
+    assert found.numbers == {
+        "cheapest_good_sampler": "ddim",
+        "cheapest_good_nfe": 10,
+        "default_is_cheapest_good": is_cheapest,
+    }
+    rows = found.tables["cost"]
+    assert [row["is_cheapest_good"] for row in rows] == [0, 1, 0]
+    assert [row["is_knee"] for row in rows] == [0, 1, 0]
+    # Two standard normal points of the plane are sqrt(pi) apart: the mean of Rayleigh's law of scale sqrt(2).
+    apart = 2 * float(
+        (torch.randn(10**5, 2, generator=torch.Generator().manual_seed(3)) * 2**0.5 + 2).norm(dim=1).mean()
+    )
+    assert rows[0]["energy_distance"] == pytest.approx(apart - 2 * math.pi**0.5, abs=0.15)
+    assert abs(rows[2]["energy_distance"]) < 4 * rows[2]["energy_distance_std"] + 0.02
+
+
+@pytest.fixture(scope="module")
+def swept_images():
+    """A network that judges, and images of the wanted classes, of any class and of none in particular."""
+    network = new_classifier((1, 8, 8), CLASSIFIER, 2, torch.Generator().manual_seed(0)).eval()
+    images, labels = bars(30, seed=3)
+    drawn = torch.stack([images, images.flip(0), 255 - images])
+    swept = {"cost": drawn, "guidance": drawn[:2], "labels": labels, "sampling_seed": torch.arange(3).repeat(10)}
+    settings = [{"sampler": "ddpm", "steps": nfe, "nfe": nfe, "guidance_scale": 1.0} for nfe in (5, 10, 20)]
+    return network, swept, {"cost": settings, "guidance": settings[:2]}
+
+
+def images_cost(swept_images, batch_size):
+    network, swept, facts = swept_images
+    own, held_out = {"sampler": "ddpm", "nfe": 20}, bars(50, seed=4)[0]
+    return evaluate_images_cost(
+        swept, facts, own, held_out, 40, generator_of, classifier=network, normalisation=IMAGES, batch_size=batch_size
+    )
+
+
+def test_the_batch_size_of_the_judge_changes_no_number(swept_images):
+    whole, parts = (images_cost(swept_images, size) for size in (256, 7))
+    assert parts.numbers == whole.numbers
+    for table, rows in whole.tables.items():
+        for row, other in zip(rows, parts.tables[table], strict=True):
+            assert [*other] == [*row]
+            numbers = [key for key, value in row.items() if not isinstance(value, str)]
+            # Features are float32, of size one: 1e-6 of them, and six digits are written.
+            assert [other[key] for key in numbers] == pytest.approx([row[key] for key in numbers], rel=1e-5, abs=1e-6)
+
+
+def test_guidance_is_told_by_scale_with_the_share_of_requested_classes(swept_images):
+    rows = images_cost(swept_images, 16).tables["guidance"]
+    assert [row["scale"] for row in rows] == [1.0, 1.0]
+    assert [row["nfe"] for row in rows] == [5, 10]
+    for row in rows:
+        assert 0 <= row["label_accuracy"] <= 1
+        assert {"label_accuracy_std", "kernel_distance", "kernel_distance_std"} < row.keys()
+
+
+def test_every_method_is_drawn_within_every_cost_and_the_rungs_own_at_every_scale():
+    assert [steps_within("heun", evaluations) for evaluations in (1, 9, 10, 50)] == [1, 5, 5, 25]
+    sweep = SimpleNamespace(
+        samplers=["ddim", "heun"], evaluations=[9, 20], guidance_scales=[1.0, 3.0], guidance_steps=7
+    )
+    modules = {"ddim": "ddim", "heun": "diffusers_heun"}
+    tables = settings_by_table(sweep, SimpleNamespace(steps=5, guidance_scale=1.5), "diffusers_ddim", modules)
+    assert tables["cost"] == [
+        Setting("ddim", 9, 1.5),
+        Setting("ddim", 20, 1.5),
+        Setting("diffusers_heun", 5, 1.5),
+        Setting("diffusers_heun", 10, 1.5),
+    ]
+    assert tables["guidance"] == [Setting("ddim", 7, 1.0), Setting("ddim", 7, 3.0)]
+    sweep.guidance_scales = []
+    assert "guidance" not in settings_by_table(sweep, SimpleNamespace(steps=5, guidance_scale=1.0), "ddim", modules)
