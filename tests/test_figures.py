@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from diffusion_ladder.artifacts import read_tensors, write_json, write_tensors, write_text
+from diffusion_ladder.artifacts import read_tensors, write_json, write_table, write_tensors, write_text
 from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.figures import pairs, process, samples, style, training
 from diffusion_ladder.randomness import generator
@@ -93,9 +93,26 @@ def write_rung(folder: Path, model: str, dataset: str, tensors: dict, drawn: tup
         paths |= {f"{use}.{what}": kept.expand(4, *kept.shape).clone() for what in ("states", "predicted")}
         paths |= {f"{use}.timesteps": torch.tensor([999, 666, 333, 0]), f"{use}.final": kept.clone()}
     write_tensors(folder / f"data/samples/{model}.trajectories.safetensors", paths, {})
-    (folder / f"reports/tables/{model}").mkdir(parents=True)
     write_tensors(folder / f"data/evaluation/{model}.safetensors", {}, {})
-    write_json(folder / f"reports/metrics/{model}.json", {})
+    write_json(folder / f"reports/metrics/{model}.json", {"default_is_cheapest_good": int(model == "circles")})
+    write_table(folder / f"reports/tables/{model}/cost.tsv", costs("energy" if kind == "points" else "kernel"))
+    if classes:
+        values = {"nfe": 3, "label_accuracy_std": 0.02, "kernel_distance": 2.5, "kernel_distance_std": 0.1}
+        rows = [{"scale": scale, "label_accuracy": 0.5 + scale / 10, **values} for scale in (0.0, 1.0, 3.0)]
+        write_table(folder / f"reports/tables/{model}/guidance.tsv", rows)
+
+
+def costs(metric: str) -> list[dict[str, float | str]]:
+    """Two samplers at three costs each: the second one is best after 20 evaluations, and as good after 9."""
+    return [
+        {"sampler": sampler, "steps": nfe, "nfe": nfe, f"{metric}_distance": value, f"{metric}_distance_std": 0.2}
+        | {"is_knee": int(nfe in (8, 9)), "is_cheapest_good": int(nfe == 9)}
+        for sampler, points in (
+            ("ddpm", [(4, 9.0), (8, 2.0), (20, 1.0)]),
+            ("diffusers_heun", [(3, 8), (9, 0.1), (20, 0)]),
+        )
+        for nfe, value in points
+    ]
 
 
 def write_artifacts(folder: Path) -> None:
@@ -197,6 +214,12 @@ def test_captions_tell_numbers_of_the_artifacts(rendered):
         in captions["loss_by_timestep.png"]
     )
     assert "after 3, 10 and 30 steps" in captions["previews.png"]
+    best = "best: Heun with 9 evaluations, {} this rung's samples are drawn"
+    assert best.format("which is how") in captions["cost.png"]
+    faces = {entry["file"]: entry for entry in captions_of(rendered[0], "faces")}
+    assert best.format("but") in faces["cost.png"]["caption"]
+    assert "goes from 0.50 to 0.80" in faces["guidance.png"]["alt"]
+    assert "guidance.png" not in captions
 
 
 @pytest.mark.slow

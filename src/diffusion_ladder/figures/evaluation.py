@@ -1,11 +1,150 @@
 """What an evaluation found out in pictures: the curves and matrices that no single number tells."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from diffusion_ladder.evaluation.findings import Findings
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from diffusion_ladder.evaluation.findings import Findings, Rows
+from diffusion_ladder.figures import style
 from diffusion_ladder.figures.style import Exhibit
 
-EXHIBITS: dict[str, Callable[[Findings], Exhibit]] = {}  # by the table that each is drawn from, in the order of reading
+METRICS = {"energy_distance": "energy distance", "kernel_distance": "kernel distance"}
+CHARTS = style.palette_of(
+    *((style.INK, 8), (style.RULE, 2), (style.GRID, 1), (style.BLUE, 8), (style.ORANGE, 8)),
+    *((style.VERMILLION, 8), (style.TRACKED, 4)),
+)
+SAMPLER_LOOKS = {  # colour and marker: told apart without colours as well
+    "ddpm": (style.BLUE, "o"),
+    "ddim": (style.ORANGE, "s"),
+    "dpm_solver": (style.VERMILLION, "^"),
+    "heun": (style.INK, "D"),
+}
+
+
+# Quality against cost
+
+
+def cost_metric(rows: Rows) -> str:
+    """The metric that a table of costs holds."""
+    return next(name for name in METRICS if name in rows[0])
+
+
+def cost_figure(rows: Rows) -> Figure:
+    """A curve for each sampler over the evaluations, bars of one deviation, the knees and the cheapest good setting."""
+    figure = style.blank(1200, 460)
+    axes = style.place_axes(figure, 96, 40, 1070, 350)
+    for sampler in {row["sampler"]: None for row in rows}:
+        draw_cost(axes, [row for row in rows if row["sampler"] == sampler], cost_metric(rows))
+    evaluations = sorted({int(row["nfe"]) for row in rows})
+    axes.set(xscale="log", xlabel="evaluations of the network for one sample")
+    axes.set_title(f"{METRICS[cost_metric(rows)]} from held-out data, the lower the better")
+    axes.xaxis.set_major_locator(FixedLocator(spaced(evaluations)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.axhline(0, color=style.RULE, lw=1.5)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4)
+    return figure
+
+
+def spaced(evaluations: list[int]) -> list[int]:
+    """Ticks (rising) at which labels have room on a logarithmic axis: the larger one of two that are close."""
+    kept = [evaluations[-1]]
+    for each in reversed(evaluations[:-1]):
+        kept += [each] if each * 1.2 < kept[-1] else []
+    return kept[::-1]
+
+
+def draw_cost(axes: Axes, curve: Rows, metric: str) -> None:
+    """One sampler's curve; its knee has a ring, the cheapest good setting of all a star."""
+    name = str(curve[0]["sampler"]).removeprefix("diffusers_")
+    colour, marker = SAMPLER_LOOKS[name]
+    look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 7, "lw": 2, "capsize": 4, "elinewidth": 1.5}
+    nfe, values = [row["nfe"] for row in curve], [row[metric] for row in curve]
+    axes.errorbar(nfe, values, yerr=[row[f"{metric}_std"] for row in curve], label=style.SAMPLERS[name], **look)
+    for row in curve:
+        if row["is_knee"]:
+            axes.plot(row["nfe"], row[metric], "o", mfc="none", mec=colour, mew=2, ms=17)
+        if row["is_cheapest_good"]:
+            axes.plot(row["nfe"], row[metric], "*", color=style.TRACKED, mec=style.INK, ms=19, zorder=5)
+
+
+def cost_exhibit(findings: Findings) -> Exhibit:
+    """cost.png."""
+    rows = findings.tables["cost"]
+    metric = METRICS[cost_metric(rows)]
+    best, own = setting_in_words(chosen(rows)), bool(findings.numbers["default_is_cheapest_good"])
+    verdict = "which is how this rung's samples are drawn" if own else "but this rung's samples are drawn otherwise"
+    return Exhibit(
+        "cost.png",
+        "Quality against cost",
+        f"The {metric} of samples from held-out data over the evaluations of the network that a sample takes, by "
+        "sampler; bars are one standard deviation over the sampling seeds, all of which start from the same noise. A "
+        "ring marks a curve's knee, after which more evaluations pay little (the point farthest below the chord of the "
+        f"curve, over the logarithm of the evaluations). The star is the cheapest setting within one deviation of the "
+        f"best: {best}, {verdict}.",
+        f"Line chart of the {metric} over the evaluations for {len({row['sampler'] for row in rows})} samplers. The "
+        f"cheapest good setting is {best}.",
+        chart(cost_figure(rows)),
+    )
+
+
+def chosen(rows: Rows) -> dict[str, float | str]:
+    """The row of the cheapest good setting."""
+    return next(row for row in rows if row["is_cheapest_good"])
+
+
+def setting_in_words(row: dict[str, float | str]) -> str:
+    """A sampler and its cost."""
+    return f"{style.SAMPLERS[str(row['sampler']).removeprefix('diffusers_')]} with {row['nfe']:g} evaluations"
+
+
+# Guidance
+
+
+def guidance_figure(rows: Rows) -> Figure:
+    """Two panels over the scale: the share of requested classes, and the kernel distance."""
+    figure = style.blank(1200, 400)
+    titles = {"label_accuracy": "requested class found", "kernel_distance": "kernel distance, the lower the better"}
+    for index, (metric, title) in enumerate(titles.items()):
+        axes = style.place_axes(figure, 96 + 560 * index, 40, 500, 290)
+        values, deviations = ([row[key] for row in rows] for key in (metric, f"{metric}_std"))
+        look: dict[str, Any] = {"marker": "o", "ms": 7, "lw": 2, "capsize": 4, "elinewidth": 1.5}
+        axes.errorbar([row["scale"] for row in rows], values, yerr=deviations, color=style.BLUE, **look)
+        axes.set(title=title, xlabel="guidance scale")
+        axes.xaxis.set_major_locator(FixedLocator([float(row["scale"]) for row in rows]))
+    return figure
+
+
+def guidance_exhibit(findings: Findings) -> Exhibit:
+    """guidance.png."""
+    rows = findings.tables["guidance"]
+    scales = f"{rows[0]['scale']:g} to {rows[-1]['scale']:g}"
+    return Exhibit(
+        "guidance.png",
+        "What guidance does",
+        f"Left, the share of samples in which the judge finds the requested class, at guidance scales from {scales}: 0 "
+        "leaves the class out, 1 is the conditional model alone, and more pushes samples towards what sets their class "
+        "apart. Right, how far those samples are from held-out data: being recognised more easily is not being "
+        "more like the data. Bars are one standard deviation over the sampling seeds.",
+        f"Two line charts over the guidance scale from {scales}: the share of requested classes found goes from "
+        f"{float(rows[0]['label_accuracy']):.2f} to {float(rows[-1]['label_accuracy']):.2f}, the kernel distance from "
+        f"{float(rows[0]['kernel_distance']):.3g} to {float(rows[-1]['kernel_distance']):.3g}.",
+        chart(guidance_figure(rows)),
+    )
+
+
+def chart(figure: Figure) -> bytes:
+    """A chart as PNG."""
+    return style.encode_png(style.with_palette(style.rasterise(figure), CHARTS))
+
+
+EXHIBITS: dict[str, Callable[[Findings], Exhibit]] = {  # by the table that each is drawn from, in the order of reading
+    "cost": cost_exhibit,
+    "guidance": guidance_exhibit,
+}
 
 
 def exhibits(findings: Findings) -> Iterator[Exhibit]:
