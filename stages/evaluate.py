@@ -13,8 +13,10 @@ from diffusion_ladder.evaluation.classifier import load_classifier, parameter_co
 from diffusion_ladder.evaluation.cost import evaluate_images_cost, evaluate_points_cost
 from diffusion_ladder.evaluation.findings import Findings, write_findings
 from diffusion_ladder.evaluation.images import evaluate_images
+from diffusion_ladder.evaluation.inception import load_inception
 from diffusion_ladder.evaluation.memorisation import evaluate_memorisation
 from diffusion_ladder.evaluation.points import evaluate_points
+from diffusion_ladder.params import Classifier, ImageEvaluation
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.runtime import Stage, run_stage
 
@@ -30,7 +32,7 @@ def check_sizes(stage: Stage, sample_count: int, available: dict[str, Tensor]) -
             )
 
 
-def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: Any, **options: Any) -> Findings:
+def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: ImageEvaluation, **options: Any) -> Findings:
     """The findings about an image rung, and which classifier found them."""
     classifier, card = load_classifier(stage.parameter(f"models.{stage.key}.judge"))
     classifier = classifier.to(stage.device)
@@ -41,8 +43,12 @@ def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: Any, *
         "extractor_accuracy": card["accuracy"],
     }
     costs = evaluate_images_cost(**sweep_of(stage.key, data, settings), classifier=classifier, **options)
-    options |= {"classifier": classifier, "class_names": card["class_names"], "sample_count": settings.sample_count}
-    return evaluate_images(samples, data, **options) | costs | Findings(facts)
+    options |= {"training": Classifier.model_validate(card["settings"]), "class_names": card["class_names"]}
+    if settings.inception is not None:
+        facts["inception_sha256"] = settings.inception.sha256
+        options["inception"] = load_inception(settings.inception, f"evaluation.{stage.key}.inception")
+    found = evaluate_images(samples, data, classifier=classifier, settings=settings, **options)
+    return found | costs | Findings(facts)
 
 
 def sweep_of(model: str, data: Tensors, settings: Any) -> dict[str, Any]:

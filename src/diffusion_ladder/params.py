@@ -482,29 +482,56 @@ class Memorisation(Section):
     shown: Positive
 
 
-class ImageEvaluation(Section):
-    """How samples are measured by evaluation/images.py."""
+class AccuracyScore(Section):
+    """What a training for the classifier accuracy score has less of than that of the judge."""
 
-    kind: Literal["images"]
-    sample_count: Annotated[int, Field(ge=2)]
-    memorisation: Memorisation
+    steps: Positive
+    batch_size: Positive
 
 
-class PointEvaluation(Section):
-    """How samples are measured by evaluation/points.py."""
+class Inception(Section):
+    """A file of weights of the Inception network."""
 
-    kind: Literal["points"]
+    path: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Evaluation(Section):
+    """What every evaluation states."""
+
     sample_count: Annotated[int, Field(ge=4)]
     smaller_counts: list[Annotated[int, Field(ge=4)]]
-    projections: Positive
     memorisation: Memorisation
 
     @model_validator(mode="after")
-    def counts_rise(self) -> "PointEvaluation":
+    def counts_rise(self) -> "Evaluation":
         """The curve over the sample size rises to the sample size of the metrics."""
         if any(first >= second for first, second in pairwise([*self.smaller_counts, self.sample_count])):
             raise ValueError(f"smaller_counts: must rise, and stay below sample_count = {self.sample_count}")
         return self
+
+
+class ImageEvaluation(Evaluation):
+    """How samples are measured by evaluation/images.py."""
+
+    kind: Literal["images"]
+    neighbours: Positive
+    accuracy_score: AccuracyScore
+    inception: Inception | None
+
+    @model_validator(mode="after")
+    def neighbours_exist(self) -> "ImageEvaluation":
+        """A member of a set has so many others beside it."""
+        if self.neighbours >= self.sample_count:
+            raise ValueError(f"neighbours: {self.neighbours} is not below sample_count = {self.sample_count}")
+        return self
+
+
+class PointEvaluation(Evaluation):
+    """How samples are measured by evaluation/points.py."""
+
+    kind: Literal["points"]
+    projections: Positive
 
 
 class Threshold(Section):

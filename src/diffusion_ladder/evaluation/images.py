@@ -4,19 +4,24 @@ The Frechet distance here is that of the classifier's features. It is not the FI
 and must not be compared with one.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import permutations
-from typing import Any
+from dataclasses import dataclass
+from itertools import product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.evaluation.accuracy_score import accuracy_score
 from diffusion_ladder.evaluation.bounds import (
     EqualSets,
     GeneratorOf,
     averages,
     by_seed,
+    by_size,
+    entry,
     equal_sets,
     noise_like,
     over_seeds,
@@ -24,7 +29,11 @@ from diffusion_ladder.evaluation.bounds import (
     subsets,
 )
 from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
-from diffusion_ladder.evaluation.findings import Findings
+from diffusion_ladder.evaluation.findings import Findings, Rows
+from diffusion_ladder.evaluation.inception import inception_features
+from diffusion_ladder.evaluation.manifolds import manifold_metrics
+from diffusion_ladder.params import Classifier as Settings
+from diffusion_ladder.params import ImageEvaluation
 
 SAMPLES_PER_FEATURE = 4  # a covariance of d features needs well over d samples
 MOST_CONFUSED_CLASSES = 3  # with more classes, the confusion matrix is too long for a list of metrics
@@ -76,6 +85,26 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     return float(within[0] / pairs[0] + within[1] / pairs[1] - 2 * kernel(first, second).mean())
 
 
+def kernel_interval(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """Within which the kernel distance of what the two sets were drawn from lies, with a confidence of 95 per cent.
+
+    The estimate with 1.96 standard errors on both sides. The error is the jackknife's of two independent samples (Efron
+    and Stein 1981, "The jackknife estimate of variance"): how the estimate changes when a single member is left out.
+
+    Args:
+        first, second: (N, D) and (M, D) features; N and M of three or more.
+    """
+    first, second = first.double(), second.double()
+    between, estimate, variance = kernel(first, second), kernel_distance(first, second), 0.0
+    for part, sums in ((first, between.sum(dim=1)), (second, between.sum(dim=0))):
+        n, others = len(part), between.numel() // len(part)
+        own = kernel(part, part).sum(dim=1) - kernel_diagonal(part)  # (n,) each member with all others of its set
+        without = (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - 2 * (sums.sum() - sums) / ((n - 1) * others)
+        variance += float(without.var(correction=0)) * (n - 1)
+    margin = 1.96 * math.sqrt(variance)
+    return estimate - margin, estimate + margin
+
+
 def kernel(first: Tensor, second: Tensor) -> Tensor:
     """The polynomial kernel of degree 3 between all members of (N, D) and (M, D): (N, M)."""
     return (first @ second.T / first.shape[1] + 1) ** 3
@@ -95,47 +124,162 @@ def class_balance_distance(first: Tensor, second: Tensor) -> float:
     return float((first.double().mean(dim=0) - second.double().mean(dim=0)).abs().sum() / 2)
 
 
-def one_hot_predictions(judgement: Judgement) -> Tensor:
-    """The predicted classes as one-hot rows (N, K), float64."""
-    classes = judgement.probabilities.shape[1]
-    return torch.nn.functional.one_hot(judgement.predictions, classes).double()
+def one_hot(classes: Tensor, count: int) -> Tensor:
+    """Class indices (N,) as one-hot rows (N, count), float64."""
+    return functional.one_hot(classes, count).double()
 
 
-def confusions(predictions: Tensor, requested: Tensor, class_names: Sequence[str]) -> dict[str, float]:
-    """The shares of a requested class that were judged to be another, by keys such as requested_female_judged_male.
+@dataclass(frozen=True)
+class Judged:
+    """What a classifier finds in images from four sources, and what they were meant to show.
 
-    Empty with more than three classes. A class that was never requested has no keys.
+    Attributes:
+        images: "samples", "train", "noise" and "held_out", each (N, C, H, W) uint8.
+        labels: (N,) of the same, -1 in samples of which no class was requested; of noise, every class equally often.
+        seen: what the classifier finds in them.
+        seeds: (N,) the sampling seeds of the samples.
+        size: members of each set that a distance compares.
+        generator_of: draws those sets.
+    """
+
+    images: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
+    seen: Mapping[str, Judgement]
+    seeds: Tensor
+    size: int
+    generator_of: GeneratorOf
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether a class was requested of every sample."""
+        return bool((self.labels["samples"] >= 0).all())
+
+    def equal_sets(self, values: Mapping[str, Tensor]) -> list[EqualSets]:
+        """Sets of one size for each sampling seed, of whatever is known of the images: the same images every time."""
+        parts = by_seed(values["samples"], self.seeds), values["train"], values["noise"], values["held_out"]
+        return equal_sets(*parts, self.size, self.generator_of)
+
+    def averages(self, name: str, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """The average of a number that is known of each image; see evaluation/bounds.py."""
+        return averages(name, by_seed(values["samples"], self.seeds), values["held_out"], values["noise"])
+
+
+def let_judge(
+    samples: Mapping[str, Tensor],
+    data: Mapping[str, Tensor],
+    normalisation: Normalisation,
+    classifier: Classifier,
+    num_classes: int,
+    size: int,
+    generator_of: GeneratorOf,
+    batch_size: int,
+) -> Judged:
+    """Show the classifier the samples, all held-out images, and of training images and noise as many as are needed.
+
+    The arguments are those of `evaluate_images`.
+    """
+    seeds = samples["sampling_seed"]
+    pool = size * len(seeds.unique())  # as many as the seeds can use: judging more would be in vain
+    train, train_labels = (
+        subsets(data[name], min(pool, len(data[name])), 1, generator_of("train"))[0]
+        for name in ("train", "train_labels")
+    )
+    noise = noise_like(data["test"], pool, normalisation, generator_of("noise"))
+    images = {"samples": samples["samples"], "train": train, "noise": noise, "held_out": data["test"]}
+    labels = {"samples": samples["labels"], "train": train_labels, "held_out": data["test_labels"]}
+    labels["noise"] = torch.arange(pool) % num_classes
+    seen = {name: judge(classifier, batch, normalisation, batch_size) for name, batch in images.items()}
+    return Judged(images, labels, seen, seeds, size, generator_of)
+
+
+def feature_distances(some: Tensor, real: Tensor) -> dict[str, float]:
+    """The distances between two sets of features."""
+    return {"frechet_distance": frechet_distance(some, real), "kernel_distance": kernel_distance(some, real)}
+
+
+def feature_findings(judged: Judged, settings: ImageEvaluation) -> Findings:
+    """Distances of features with their curve over the sample size, and where the samples lie among the real ones."""
+    features = {name: seen.features for name, seen in judged.seen.items()}
+    sets = judged.equal_sets(features)
+    curve = by_size("distances", feature_distances, sets, [*settings.smaller_counts, settings.sample_count])
+    numbers = {key: value for key, value in curve[-1].items() if key != "size"}
+    if settings.sample_count < SAMPLES_PER_FEATURE * features["held_out"].shape[1]:
+        numbers = {key: value for key, value in numbers.items() if not key.startswith("frechet_distance")}
+    low, high = kernel_interval(features["samples"], features["held_out"])
+    numbers |= {"kernel_distance_low": rounded(low), "kernel_distance_high": rounded(high)}
+    numbers |= over_seeds("neighbours", lambda some, real: manifold_metrics(some, real, settings.neighbours), sets)
+    return Findings(numbers, {"sample_size": curve})
+
+
+def class_findings(judged: Judged, class_names: Sequence[str]) -> Findings:
+    """Which classes the judge finds, how often, and how sure it is."""
+    classes = {name: one_hot(seen.predictions, len(class_names)) for name, seen in judged.seen.items()}
+    numbers = over_seeds(
+        "classes",
+        lambda some, real: {"class_balance_distance": class_balance_distance(some, real)},
+        judged.equal_sets(classes),
+    )
+    numbers |= judged.averages("confidence", {name: seen.confidence for name, seen in judged.seen.items()})
+    shares = torch.stack([of_seed.mean(dim=0) for of_seed in by_seed(classes["samples"], judged.seeds)])  # (S, K)
+    std, mean = torch.std_mean(shares, dim=0)
+    columns = zip(class_names, mean.tolist(), std.tolist(), classes["held_out"].mean(dim=0).tolist(), strict=True)
+    rows = [dict(zip(("class", "share", "share_std", "held_out"), row, strict=True)) for row in columns]
+    return Findings(numbers, {"class_shares": rows})
+
+
+def confusion(predictions: Tensor, requested: Tensor, num_classes: int) -> Tensor:
+    """The share of each requested class (K rows) that was judged to be each class (K columns), float64.
+
+    The row of a class that was never requested is nought.
 
     Args:
         predictions, requested: (N,) class indices.
     """
-    if len(class_names) > MOST_CONFUSED_CLASSES:
-        return {}
-    shares = {}
-    for asked, seen in permutations(range(len(class_names)), 2):
-        judged = predictions[requested == asked]
-        if len(judged):
-            key = f"requested_{class_names[asked]}_judged_{class_names[seen]}"
-            shares[key] = rounded(float((judged == seen).double().mean()))
-    return shares
+    counts = one_hot(requested, num_classes).T @ one_hot(predictions, num_classes)
+    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def label_metrics(
-    judgements: Mapping[str, Judgement],
-    labels: Mapping[str, Tensor],
-    sampling_seed: Tensor,
-    class_names: Sequence[str],
-) -> dict[str, float]:
-    """label_accuracy, the share of images that the classifier finds to be what was asked for, and its confusions.
+def confusion_rows(judged: Judged, class_names: Sequence[str]) -> Rows:
+    """The confusion matrix of the samples, with its deviation over the seeds, beside that of held-out images."""
+    seen = {name: judged.seen[name].predictions for name in ("samples", "held_out")}
+    by = zip(by_seed(seen["samples"], judged.seeds), by_seed(judged.labels["samples"], judged.seeds), strict=True)
+    count = len(class_names)
+    std, mean = torch.std_mean(torch.stack([confusion(found, asked, count) for found, asked in by]), dim=0)
+    real = confusion(seen["held_out"], judged.labels["held_out"], count)
+    return [
+        {
+            "requested": class_names[asked],
+            "judged": class_names[found],
+            "share": float(mean[asked, found]),
+            "share_std": float(std[asked, found]),
+            "held_out": float(real[asked, found]),
+        }
+        for asked, found in product(range(count), repeat=2)
+    ]
 
-    Args:
-        judgements, labels: of "samples", "held_out" and "noise", (N,) of the same images.
-        sampling_seed: (N,) of the samples.
+
+def label_findings(judged: Judged, class_names: Sequence[str]) -> Findings:
+    """How often the judge finds the class that was asked for, and what else it finds.
+
+    Among the numbers, a rate of confusion has a key such as requested_female_judged_male; with more than three classes
+    all of them stand in the table alone.
     """
-    correct = {name: judgements[name].predictions == labels[name] for name in labels}
-    samples = by_seed(correct["samples"], sampling_seed)
-    found = averages("label_accuracy", samples, correct["held_out"], correct["noise"])
-    return found | confusions(judgements["samples"].predictions, labels["samples"], class_names)
+    correct = {name: seen.predictions == judged.labels[name] for name, seen in judged.seen.items()}
+    rows = confusion_rows(judged, class_names)
+    numbers = judged.averages("label_accuracy", correct)
+    if len(class_names) <= MOST_CONFUSED_CLASSES:
+        for row in rows:
+            if row["requested"] != row["judged"]:
+                key = f"requested_{row['requested']}_judged_{row['judged']}"
+                numbers |= entry(key, float(row["share"]), float(row["share_std"]))
+    return Findings(numbers, {"confusion": rows})
+
+
+def inception_findings(judged: Judged, network: nn.Module, device: torch.device) -> Findings:
+    """The same distances on the features of the Inception network, named after it."""
+    features = {name: inception_features(network, images, device) for name, images in judged.images.items()}
+    numbers = over_seeds("Inception", feature_distances, judged.equal_sets(features))
+    return Findings({f"inception_{key}": value for key, value in numbers.items()})
 
 
 def evaluate_images(
@@ -143,55 +287,45 @@ def evaluate_images(
     data: Mapping[str, Tensor],
     normalisation: Normalisation,
     classifier: Classifier,
+    training: Settings,
     class_names: Sequence[str],
-    sample_count: int,
+    settings: ImageEvaluation,
     generator_of: GeneratorOf,
     batch_size: int = 256,
+    inception: nn.Module | None = None,
 ) -> Findings:
     """Everything that is measured of images; each number with its floor and ceiling (see evaluation/bounds.py).
 
-    - frechet_distance of the classifier's features from those of held-out images. Left out with fewer than four images
-      a feature: the estimate would then be mostly bias.
+    - frechet_distance and kernel_distance of the classifier's features from those of held-out images, with the table
+      sample_size. The first is left out with fewer than four images a feature: it would then be mostly bias.
+      kernel_distance_low and _high enclose the second, estimated from all samples and all held-out images;
+    - precision, recall, density and coverage of the features (evaluation/manifolds.py);
+    - class_balance_distance from the predicted classes of held-out images, total variation, with the table
+      class_shares;
     - confidence: the classifier's mean highest probability. It can be higher on noise than on real images, as its
-      bounds then show: it says little alone.
-    - label_accuracy, with the rates of confusion (conditional models): the floor is the classifier's own accuracy.
-    - class_balance_distance (unconditional models): from the predicted classes of held-out images, total variation.
+      bounds then show: it says little alone;
+    - of conditional models, label_accuracy with the table confusion (the floor is the classifier's own accuracy), and
+      classifier_accuracy_score (evaluation/accuracy_score.py);
+    - inception_frechet_distance and inception_kernel_distance, where that network is given.
 
     Args:
         samples: `samples`, uint8 (S N, C, H, W), `labels` (S N,), -1 where nothing was requested, and `sampling_seed`.
-        data: `train`, `test`, uint8 (N, C, H, W), and `test_labels` (N,).
+        data: `train`, `test`, uint8 (N, C, H, W), `train_labels` and `test_labels` (N,).
+        training: how the classifier was trained, for others like it.
         class_names: of the classifier's classes.
-        sample_count: members of each set that a distance compares.
-        batch_size: images per network call; doesn't change the numbers.
+        batch_size: images per call of the classifier; doesn't change the numbers.
     """
-    seeds = samples["sampling_seed"]
-    pool = sample_count * len(seeds.unique())  # as many as the seeds can use: judging more would be in vain
-    train = subsets(data["train"], min(pool, len(data["train"])), 1, generator_of("train"))[0]
-    noise = noise_like(data["test"], pool, normalisation, generator_of("noise"))
-    images = {"samples": samples["samples"], "train": train, "noise": noise, "held_out": data["test"]}
-    judged = {name: judge(classifier, batch, normalisation, batch_size) for name, batch in images.items()}
-
-    def equal(values: Mapping[str, Tensor]) -> list[EqualSets]:
-        parts = by_seed(values["samples"], seeds), values["train"], values["noise"], values["held_out"]
-        return equal_sets(*parts, sample_count, generator_of)
-
-    confidence = {name: seen.confidence for name, seen in judged.items()}
-    numbers: dict[str, Any] = averages(
-        "confidence", by_seed(confidence["samples"], seeds), confidence["held_out"], confidence["noise"]
-    )
-    if sample_count >= SAMPLES_PER_FEATURE * judged["held_out"].features.shape[1]:
-        features = equal({name: seen.features for name, seen in judged.items()})
-        numbers |= over_seeds(
-            "Frechet", lambda some, real: {"frechet_distance": frechet_distance(some, real)}, features
-        )
-    if bool((samples["labels"] >= 0).all()):
-        asked = torch.arange(pool) % len(class_names)
-        labels = {"samples": samples["labels"], "held_out": data["test_labels"], "noise": asked}
-        return Findings(numbers | label_metrics(judged, labels, seeds, class_names))
-    classes = equal({name: one_hot_predictions(seen) for name, seen in judged.items()})
-    return Findings(
-        numbers
-        | over_seeds(
-            "classes", lambda some, real: {"class_balance_distance": class_balance_distance(some, real)}, classes
-        )
-    )
+    size, count = settings.sample_count, len(class_names)
+    judged = let_judge(samples, data, normalisation, classifier, count, size, generator_of, batch_size)
+    device = next(classifier.parameters()).device
+    findings = feature_findings(judged, settings) | class_findings(judged, class_names)
+    if judged.is_conditional:
+        findings |= label_findings(judged, class_names)
+        images, labels = judged.equal_sets(judged.images), judged.equal_sets(judged.labels)
+        test = judged.images["held_out"], judged.labels["held_out"]
+        training = training.model_copy(update=settings.accuracy_score.model_dump())
+        score = accuracy_score(images, labels, test, count, normalisation, training, generator_of, device)
+        findings |= Findings(score)
+    if inception is not None:
+        findings |= inception_findings(judged, inception, device)
+    return findings

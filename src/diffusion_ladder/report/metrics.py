@@ -81,12 +81,54 @@ DESCRIPTIONS = {
         " are those of the judging classifier named below, so the number means nothing beside a published FID.",
         OVER_SEEDS,
     ),
+    "kernel_distance": Description(
+        "Kernel distance",
+        LOWER,
+        "Another distance of the same features: the squared maximum mean discrepancy with a polynomial kernel of degree"
+        " 3, the estimator of KID. It needs no Gaussian and does not depend on the number of images, and falls below"
+        " nought by chance as often as above it where samples and data are alike.",
+        OVER_SEEDS,
+    ),
+    "precision": Description(
+        "Precision",
+        HIGHER,
+        "Share of samples that lie among held-out images: closer to one of them than its k-th nearest neighbour is.",
+        OVER_SEEDS,
+    ),
+    "recall": Description(
+        "Recall",
+        HIGHER,
+        "Share of held-out images that lie among the samples in the same way. Samples that are scattered widely reach"
+        " round the data, so that noise can score well.",
+        OVER_SEEDS,
+    ),
+    "density": Description(
+        "Density",
+        HIGHER,
+        "Around how many held-out images a sample lies, over k: like precision, but an outlier among the images weighs"
+        " less. About one for real data; above one where samples crowd where data are dense.",
+        OVER_SEEDS,
+    ),
+    "coverage": Description(
+        "Coverage",
+        HIGHER,
+        "Share of held-out images that have a sample nearer than their k-th nearest neighbour: how much of the data's"
+        " variety is reached.",
+        OVER_SEEDS,
+    ),
     "label_accuracy": Description(
         "Requested class found",
         HIGHER,
         "Share of samples in which the judge finds the class that was asked for. Real data show how often the judge"
         " itself is right.",
         OF_MEAN,
+    ),
+    "classifier_accuracy_score": Description(
+        "Classifier accuracy score",
+        HIGHER,
+        "How often a classifier that has learnt from samples and their requested classes alone is right about held-out"
+        " images. The bounds are classifiers that have learnt from as many real images, and from noise.",
+        OVER_SEEDS,
     ),
     "class_balance_distance": Description(
         "Class balance",
@@ -113,6 +155,19 @@ DESCRIPTIONS = {
         "The probability that the judge gives to the class it settles on, on average. A classifier can be confident"
         " about anything, so this says something only beside the value for real data.",
         OF_MEAN,
+    ),
+    "inception_frechet_distance": Description(
+        "Fréchet distance by Inception",
+        LOWER,
+        "The Fréchet distance of the features of the Inception network that the FID is defined by, whose weights are"
+        " named below. With so few images it is mostly bias: it says something beside its bounds alone.",
+        OVER_SEEDS,
+    ),
+    "inception_kernel_distance": Description(
+        "Kernel distance by Inception",
+        LOWER,
+        "The kernel distance of the features of the same network.",
+        OVER_SEEDS,
     ),
     "copied_share": Description(
         "Copies of training data",
@@ -160,6 +215,9 @@ FACTS = {
     "extractor": "Features and classes from",
     "extractor_accuracy": "Accuracy of that classifier on held-out images",
     "extractor_sha256": "SHA-256 of its weights",
+    "inception_sha256": "SHA-256 of the weights of Inception",
+    "kernel_distance_low": "Kernel distance by all samples: its 95 % interval begins at",
+    "kernel_distance_high": "and ends at",
     "sample_count": "Samples in each compared set",
     "nfe": "Evaluations of the network for one sample",
     "cheapest_good_sampler": "Cheapest sampler within one deviation of the best of the sweep",
