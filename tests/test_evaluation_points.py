@@ -15,6 +15,7 @@ from sklearn.datasets import make_circles, make_moons
 
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.evaluation.bounds import averages, by_seed, equal_sets, noise_like, over_seeds, subsets
+from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.evaluation.points import (
     curve_distances,
     energy_distance,
@@ -25,12 +26,18 @@ from diffusion_ladder.evaluation.points import (
     two_sample_p_value,
     wasserstein_2,
 )
-from diffusion_ladder.params import PointEvaluation
+from diffusion_ladder.figures.evaluation import exhibits
+from diffusion_ladder.figures.style import house_style
+from diffusion_ladder.params import load_parameters
 from diffusion_ladder.randomness import generator
 
 DRAW = {"make_circles": partial(make_circles, factor=0.5), "make_moons": make_moons}
 SEEDS = 3
-SETTINGS = PointEvaluation(kind="points", sample_count=200, smaller_counts=[50], projections=50)
+SETTINGS = (
+    load_parameters()
+    .evaluation["circles"]
+    .model_copy(update={"sample_count": 200, "smaller_counts": [50], "projections": 50})
+)
 DISTANCES = ("wasserstein_2", "sliced_wasserstein_2", "energy_distance", "two_sample_accuracy")
 
 
@@ -247,6 +254,17 @@ def test_the_curve_over_the_sample_size_ends_in_the_numbers_and_shows_which_of_t
     assert large.items() - {("size", 200)} <= findings.numbers.items()
     for name in ("wasserstein_2", "sliced_wasserstein_2"):
         assert small[f"{name}_floor"] > 1.3 * large[f"{name}_floor"]
+
+
+def test_the_curve_is_drawn_with_the_numbers_in_its_caption():
+    findings = found_out("make_moons", real_points("make_moons", 600, 4))
+    with house_style():
+        (drawn,), (again,) = list(exhibits(findings)), list(exhibits(findings))
+    small, large = (row["wasserstein_2_floor"] for row in findings.tables["sample_size"])
+    assert f"from {small:.3g} with 50 members to {large:.3g} with 200" in drawn.caption
+    assert "4 panels" in drawn.alt
+    assert drawn == again
+    assert list(exhibits(Findings(findings.numbers))) == []
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others():

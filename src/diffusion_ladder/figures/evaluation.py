@@ -1,6 +1,6 @@
 """What an evaluation found out in pictures: the curves and matrices that no single number tells."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -22,6 +22,15 @@ SAMPLER_LOOKS = {  # colour and marker: told apart without colours as well
     "dpm_solver": (style.VERMILLION, "^"),
     "heun": (style.INK, "D"),
 }
+SIZE_TITLES = {  # of what the table sample_size may hold, in the order of the panels
+    "wasserstein_2": "2-Wasserstein distance",
+    "sliced_wasserstein_2": "sliced Wasserstein distance",
+    "frechet_distance": "Fréchet distance",
+    "kernel_distance": "kernel distance",
+    "energy_distance": "energy distance",
+    "two_sample_accuracy": "told apart by a classifier",
+}
+PANEL_WIDTH, PANEL_HEIGHT = 490, 215  # pixels
 
 
 # Quality against cost
@@ -136,6 +145,63 @@ def guidance_exhibit(findings: Findings) -> Exhibit:
     )
 
 
+# The sample size
+
+
+def column(rows: Rows, name: str) -> list[float]:
+    """The numbers of a table's column."""
+    return [float(row[name]) for row in rows]
+
+
+def draw_band(axes: Axes, rows: Rows, name: str, colour: str, line: str, label: str) -> None:
+    """A number over the sample size, within one standard deviation over the seeds to either side."""
+    sizes, values, deviations = (column(rows, key) for key in ("size", name, f"{name}_std"))
+    low = [value - deviation for value, deviation in zip(values, deviations, strict=True)]
+    high = [value + deviation for value, deviation in zip(values, deviations, strict=True)]
+    axes.fill_between(sizes, low, high, color=colour, alpha=0.2, lw=0)
+    axes.plot(sizes, values, line, color=colour, marker="o", ms=6, label=label)
+
+
+def sample_size_figure(rows: Rows, names: Sequence[str]) -> Figure:
+    """A panel for each metric, two in a row: the samples and their floor over the sample size."""
+    figure = style.blank(1200, 6 + (len(names) + 1) // 2 * (PANEL_HEIGHT + 92))
+    for i, name in enumerate(names):
+        left, top = 90 + i % 2 * (PANEL_WIDTH + 100), 36 + i // 2 * (PANEL_HEIGHT + 92)
+        axes = style.place_axes(figure, left, top, PANEL_WIDTH, PANEL_HEIGHT)
+        draw_band(axes, rows, f"{name}_floor", style.ORANGE, "--", "training data (floor)")
+        draw_band(axes, rows, name, style.BLUE, "-", "samples")
+        axes.set(title=SIZE_TITLES[name], xlabel="members of each set", xscale="log")
+        axes.xaxis.set_major_locator(FixedLocator(column(rows, "size")))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        if i == 0:
+            axes.legend(loc="upper right")
+    return figure
+
+
+def sample_size_exhibit(findings: Findings) -> Exhibit:
+    """sample_size.png."""
+    rows = findings.tables["sample_size"]
+    names = [name for name in SIZE_TITLES if name in rows[0]]
+    first, smallest, largest = names[0], int(rows[0]["size"]), int(rows[-1]["size"])
+    low, high = (float(rows[i][f"{first}_floor"]) for i in (-1, 0))
+    titles = ", ".join(SIZE_TITLES[name] for name in names)
+    return Exhibit(
+        "sample_size.png",
+        "What the sample size does to the numbers",
+        "The same numbers for fewer members of each set, from held-out data; bands are one standard deviation over the "
+        f"sampling seeds. The {SIZE_TITLES[first]} of real data from real data goes from {high:.3g} with {smallest:,} "
+        f"members to {low:.3g} with {largest:,}, though nothing else has changed: so it must be compared at equal "
+        "sizes only, and beside its floor. An unbiased number keeps its level, and only gets surer.",
+        f"Curves over the sample size, from {smallest:,} to {largest:,}, in {len(names)} panels: {titles}; each of the "
+        "samples and, dashed, of training data.",
+        chart(sample_size_figure(rows, names)),
+    )
+
+
+# All of them
+
+
 def chart(figure: Figure) -> bytes:
     """A chart as PNG."""
     return style.encode_png(style.with_palette(style.rasterise(figure), CHARTS))
@@ -143,6 +209,7 @@ def chart(figure: Figure) -> bytes:
 
 EXHIBITS: dict[str, Callable[[Findings], Exhibit]] = {  # by the table that each is drawn from, in the order of reading
     "cost": cost_exhibit,
+    "sample_size": sample_size_exhibit,
     "guidance": guidance_exhibit,
 }
 
