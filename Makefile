@@ -11,6 +11,7 @@ REPORT := $(CURDIR)/reports/index.html
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	dvc repro
+	python -m diffusion_ladder.report.model_cards
 	python -m diffusion_ladder.report.run_page
 	@echo "The report: $(REPORT)"
 

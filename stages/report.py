@@ -10,6 +10,7 @@ from diffusion_ladder.figures import pairs
 from diffusion_ladder.figures.samples import COMPARED_SHARE
 from diffusion_ladder.figures.style import house_style
 from diffusion_ladder.params import Parameters
+from diffusion_ladder.report.model_cards import CARDS, place_cards
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.run_page import write_run_page
 from diffusion_ladder.runtime import Stage, run_stage
@@ -38,11 +39,14 @@ def draw_across(parameters: Parameters) -> None:
 
 
 def main(stage: Stage) -> None:
-    """Write reports/index.html and reports/README.md from the artifacts, and reports/run/index.html beside them."""
+    """Write the report in both forms and the model cards from the artifacts, and the page about the last run."""
     draw_across(stage.all_parameters())
     pages = build_pages(Path(), stage.all_parameters())
     write_text("reports/index.html", pages.html)
     write_text("reports/README.md", pages.markdown)
+    for key, card in pages.cards.items():
+        write_text(CARDS / key / "README.md", card)
+    place_cards()
     for path in pages.linked:
         print(f"reports/index.html links to {path}, which is too large to be part of it", file=sys.stderr)
     write_run_page()

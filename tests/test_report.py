@@ -14,6 +14,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import yaml
 from hypothesis import given
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_ladder.diffusion.schedules import make_schedule
+from diffusion_ladder.hashes import md5_of_output
 from diffusion_ladder.overlays import merge
 from diffusion_ladder.params import Threshold, load_parameters, load_yaml, validate
 from diffusion_ladder.quality import checks
@@ -30,6 +32,7 @@ from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.equations import EQUATIONS_BY_KEY, equations_of
 from diffusion_ladder.report.excerpts import EXCERPTS, excerpts_of, function_source, source_of
 from diffusion_ladder.report.metrics import facts_of, headline_of, metrics_of
+from diffusion_ladder.report.model_cards import CARDS, place_cards
 from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.pictures import embedded_pictures
@@ -544,7 +547,7 @@ def test_other_artifacts_give_other_numbers(root, tmp_path, pages):
 def test_templates_state_no_measurements():
     for template in TEMPLATES.glob("*.j2"):
         prose_only = re.sub(r"\{[{%#].*?[}%#]\}|<[^>]*>|\|[-:| ]+\|", " ", template.read_text(), flags=re.DOTALL)
-        assert re.findall(r".*\d.*", re.sub("SHA-256|MD5", "", prose_only)) == [], template.name
+        assert re.findall(r".*\d.*", re.sub("SHA-256|MD5|UNet2DModel", "", prose_only)) == [], template.name
 
 
 def test_options_of_training_are_told_where_they_are_on_and_only_there():
@@ -915,6 +918,39 @@ def test_every_line_of_the_graph_leads_to_the_right_and_every_stage_has_its_box(
     lines = [[float(part) for part in re.findall(r"[\d.]+", path.get("d"))] for path in picture.iter("path")]
     assert len(lines) == sum(len(stage.needs) for stage in stages)
     assert all(numbers[0] < numbers[-2] for numbers in lines)
+
+
+# Model cards
+
+
+def test_model_cards_are_read_by_the_hubs_own_library_and_hold_the_metrics(pages, root):
+    assert list(pages.cards) == list(PARAMETERS.models)
+    for key, text in pages.cards.items():
+        card = huggingface_hub.ModelCard(text)
+        measured = json.loads((root / f"reports/metrics/{key}.json").read_text())
+        results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+        assert results == {name: measured[name] for name in results}
+        assert set(results) == {metric.key for metric in metrics_of(measured)}
+        assert card.data.license == "mit"
+        assert card.data.library_name == (
+            "diffusers" if "diffusers" in PARAMETERS.models[key].network.name else "pytorch"
+        )
+        assert card.data.datasets == [PARAMETERS.models[key].dataset]
+        assert f"# {PARAMETERS.models[key].title}\n" in card.text
+
+
+def test_model_cards_lie_beside_the_weights_without_changing_their_hash(project, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(project, folder, symlinks=True)
+    before = md5_of_output("models/faces", folder)
+    for key, text in build_pages(folder, PARAMETERS).cards.items():
+        (folder / CARDS / key).mkdir(parents=True)
+        (folder / CARDS / key / "README.md").write_text(text)
+    assert len(place_cards(folder)) == len(PARAMETERS.models)
+    assert (folder / "models/faces/README.md").read_text().startswith("---\n")
+    assert md5_of_output("models/faces", folder) == before
+    (folder / "models/faces/rung.json").write_text("{}")
+    assert md5_of_output("models/faces", folder) != before
 
 
 # The page about the last run

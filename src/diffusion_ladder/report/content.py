@@ -51,6 +51,8 @@ class Chapter:
     Attributes:
         key: the rung's name in params.yaml.
         about: paragraphs in plain words.
+        own_words: the same, with what earlier chapters have told already.
+        limitations: what the rung can't do or tell.
         trained: parameters of the network, images seen, loss at the end; None where its artifact is missing.
         nfe: evaluations of the network for one sample; None where its artifact is missing.
         new_equations, known_equations: those that it is the first to use, and the others.
@@ -68,6 +70,8 @@ class Chapter:
     sampling: Sampling
     dataset: Dataset
     about: list[str]
+    own_words: list[str]
+    limitations: list[str]
     trained: dict[str, float | None]
     sampler: str
     nfe: int | None
@@ -214,6 +218,8 @@ class Reader:
             sampling=sampling,
             dataset=dataset,
             about=self.about(key, model, dataset, sampling) + self.terminal_snr(key, model) + self.learnt_nothing(key),
+            own_words=[*filter(None, words.about(model, dataset, sampling).values()), *self.terminal_snr(key, model)],
+            limitations=words.rung_limitations(key, self.parameters, card, self.trained(key)),
             trained=self.trained(key),
             sampler=words.sampler_name(model.schedulers.sampling),
             nfe=measured["nfe"] if isinstance(measured.get("nfe"), int) else None,

@@ -11,6 +11,7 @@ from diffusion_ladder.params import Parameters
 from diffusion_ladder.report.content import Reader, Report
 from diffusion_ladder.report.excerpts import highlighted
 from diffusion_ladder.report.films import film_of
+from diffusion_ladder.report.model_cards import cards_of
 from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.pictures import EMBEDDED_BYTES, embedded_pictures
 from diffusion_ladder.report.rendering import environment, read_template, render
@@ -23,12 +24,14 @@ class Pages:
     """The report in both forms.
 
     Attributes:
+        cards: model cards, by the names of the rungs.
         linked: pictures, relative to reports/, that would make the page too large: it links to them instead.
     """
 
     html: str
     markdown: str
     linked: list[str]
+    cards: dict[str, str]
 
 
 def build_pages(root: Path, parameters: Parameters) -> Pages:
@@ -48,6 +51,7 @@ def build_pages(root: Path, parameters: Parameters) -> Pages:
         html=render(html, "page.html.j2", **content),
         markdown=render(markdown, "readme.md.j2", **content),
         linked=[still.path for still in stills if still.path not in embedded],
+        cards=cards_of(report),
     )
 
 

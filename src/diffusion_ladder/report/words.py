@@ -302,6 +302,48 @@ def limitations(
     return notes
 
 
+OF_KINDS = {
+    "points": (
+        "Two coordinates hide what makes pictures hard: nothing has to agree over a distance, and there are points"
+        " nearly everywhere that there can be any. What works here need not work there."
+    ),
+    "digits": (
+        "The pictures are small, grey and centred, and few styles of writing are among them. A distance in the features"
+        " of the judge sees what the judge has learnt to see: which digit it is, more than how it is drawn."
+    ),
+    "portraits": (
+        "The network is told one label and nothing else: whatever else differs between the classes in the data"
+        " (clothes, hair, beards) is drawn along with it."
+    ),
+}
+
+
+def rung_limitations(
+    key: str, parameters: Parameters, card: Mapping[str, Any], trained: Mapping[str, float | None]
+) -> list[str]:
+    """What one rung can't do, or can't tell: true of its artifacts and parameters."""
+    model = parameters.models[key]
+    kind = str(parameters.datasets[model.dataset].kind)
+    rows, seen = card.get("splits", {}).get("train", {}).get("rows"), trained.get("images_seen")
+    notes = [OF_KINDS[kind]] if kind in OF_KINDS else []
+    if rows and seen and seen > rows:
+        notes.append(
+            f"It was shown {seen:,} examples, but there are only {rows:,} to learn from, so that each of them came back"
+            " again and again."
+        )
+    if kind == "digits":
+        notes.append("It is told no label, so that it can't be asked for a digit.")
+    twins = [other.title for name, other in parameters.models.items() if other.dataset == model.dataset and name != key]
+    if twins:
+        notes.append(
+            f"It shares its data with {' and '.join(twins)}. Where the two differ, one training of each can't tell"
+            " whether the code or the first weights made the difference."
+        )
+    if card.get("synthetic"):
+        notes.append("Its data are synthetic: they hold no more than the program that drew them.")
+    return notes
+
+
 def portrait_notes(datasets: Sequence[Dataset]) -> list[str]:
     """What has to be said about faces and about the label that they carry."""
     portraits = [dataset for dataset in datasets if isinstance(dataset, Portraits)]
