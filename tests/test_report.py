@@ -19,6 +19,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from justhtml import JustHTML
 from PIL import Image
 
 from diffusion_ladder.diffusion.schedules import make_schedule
@@ -242,6 +243,13 @@ def complaints_about(text):
 
 def test_page_is_sound_html(pages):
     assert complaints_about(pages.html) == []
+
+
+def test_pages_are_valid_html(pages):
+    """By the HTML standard's own parser: no parse errors."""
+    for text in (pages.html, run_page([RECORD | {"stage": "train@circles"}]), run_page([])):
+        assert [f"{error.code} at {error.line}" for error in JustHTML(text, collect_errors=True).errors] == []
+    assert JustHTML(pages.html.replace("</h2>", "</h3>", 1), collect_errors=True).errors
 
 
 def test_the_checker_sees_what_is_wrong(pages):
@@ -810,6 +818,18 @@ def test_the_page_stays_small_whatever_the_pictures(root, tmp_path):
     assert len(pages.html.encode()) < 6_000_000
     assert 0 < len(pages.linked) < len(PARAMETERS.models)
     assert all(f'src="{path}"' in pages.html for path in pages.linked)
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("built", ["here", "smoke"])
+def test_the_report_is_small_as_a_whole(built, request):
+    """The report in this repository, and that of the smoke graph: the page below 6 MB, all of reports/ below 9 MB."""
+    reports = (REPOSITORY if built == "here" else request.getfixturevalue("smoke")) / "reports"
+    assert (reports / "index.html").stat().st_size < 6_000_000
+    assert size_of(reports) < 9_000_000
 
 
 def test_pictures_are_embedded_as_far_as_there_is_room(root):
