@@ -311,6 +311,19 @@ def test_figures_stand_under_their_topic_in_the_order_of_reading(root, pages, tm
     ]  # fmt: skip
 
 
+def test_the_verdict_on_memorisation_and_its_facts_stand_under_their_topic(root, tmp_path):
+    shutil.copytree(root, tmp_path / "project")
+    path = tmp_path / "project/reports/metrics/faces.json"
+    facts = {"memorisation_verdict": "New: no sample is a copy.", "memorisation_count": 77, "copied_share": 0.03}
+    write_json(path, json.loads(path.read_text()) | facts)
+    pages = build_pages(tmp_path / "project", PARAMETERS)
+    assert complaints_about(pages.html) == []
+    part = pages.markdown.split("## Part 3")[1].split("### Memorisation")[1].split("###")[0]
+    assert "**Verdict:** New: no sample is a copy." in part
+    assert "77" in part
+    assert pages.markdown.count("no sample is a copy") == 1
+
+
 def test_under_each_figure_stands_the_command_that_draws_it_again(pages):
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for stage, outs in (("render", "reports/figures/${key}"), ("compare_scores", "reports/figures/scores/${key}")):

@@ -16,7 +16,7 @@ from diffusion_ladder.report.pictures import REPORTS, Picture, pictures_in
 from diffusion_ladder.report.provenance import Provenance, provenance_of
 from diffusion_ladder.report.rendering import number
 from diffusion_ladder.report.schedulers import SchedulerReport, scheduler_report
-from diffusion_ladder.report.topics import Topic, topics_of
+from diffusion_ladder.report.topics import Topic, topic_of_fact, topics_of
 from diffusion_ladder.report.verdict import Judgement, Preset, data_in_words, judgements, preset_of, shortfalls
 
 
@@ -233,7 +233,7 @@ class Reader:
             topics=self.topics(key, model, measured, metrics),
             metrics=metrics,
             judgements=judgements(measured, self.parameters.quality[key], metrics),
-            facts=facts_of(measured),
+            facts=[fact for fact in facts_of(measured) if topic_of_fact(fact.key) == "other"],
             judge=judge,
             judge_shown_in=self.first_in(f"judge {judge.name}", key) if judge else None,
             settings=settings_of(key, self.parameters),
@@ -313,7 +313,11 @@ class Reader:
         verdict = measured.get("memorisation_verdict")
         if verdict:
             new["memorisation"] = [*new["memorisation"], f"**Verdict:** {verdict}"]
-        return topics_of(drawn, {"schedule": process_facts(process)}, new)
+        facts = {"schedule": process_facts(process)}
+        for fact in facts_of(measured):
+            if topic_of_fact(fact.key) != "other":
+                facts.setdefault(topic_of_fact(fact.key), []).append(fact)
+        return topics_of(drawn, facts, new)
 
 
 def settings_of(key: str, parameters: Parameters) -> list[tuple[str, list[tuple[str, str]]]]:

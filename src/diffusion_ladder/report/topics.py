@@ -29,6 +29,11 @@ FIGURES = {  # names of files without their ending, or how they begin, before an
     "labels": ("confusion", "guidance"),
     "memorisation": ("memorisation", "neighbours"),
 }
+FACTS = {  # keys of metrics files that belong to a topic, or how they begin
+    "cost": ("cheapest_good", "default_is_cheapest_good", "knee"),
+    "memorisation": ("memorisation", "training_repetitions"),
+    "reverse": ("score_error",),
+}
 BEFORE_THE_NUMBERS = ("forward", "schedule", "training", "reverse", "samples")
 
 
@@ -57,6 +62,11 @@ class Topic:
     def comes_first(self) -> bool:
         """Whether it stands before the rung's numbers, which the topics after them explain."""
         return self.key in BEFORE_THE_NUMBERS
+
+
+def topic_of_fact(key: str) -> str:
+    """The topic of a fact, by its key; "other" for one that stands with the rung's numbers."""
+    return next((topic for topic, begins in FACTS.items() if key.startswith(begins)), "other")
 
 
 def topic_of(name: str) -> str:
