@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -199,6 +201,98 @@ def sample_size_exhibit(findings: Findings) -> Exhibit:
     )
 
 
+# Classes
+
+
+def shares_figure(rows: Rows) -> Figure:
+    """A pair of bars for each class: its share among the samples, and among held-out data."""
+    figure = style.blank(1200, 340)
+    axes = style.place_axes(figure, 80, 40, 1090, 240)
+    sides = ((-0.2, "share", "samples", style.BLUE), (0.2, "held_out", "held-out data", style.ORANGE))
+    for offset, key, label, colour in sides:
+        places, shares = [index + offset for index in range(len(rows))], [100 * float(row[key]) for row in rows]
+        axes.bar(places, shares, 0.36, label=label, color=colour)
+        if key == "share":
+            errors = [100 * float(row["share_std"]) for row in rows]
+            axes.errorbar(places, shares, yerr=errors, fmt="none", ecolor=style.INK, capsize=4, elinewidth=1.5)
+    axes.set(title="share of each class that the judge finds, per cent")
+    axes.set_xticks(range(len(rows)), [class_name(row["class"]) for row in rows])
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    return figure
+
+
+def class_name(cell: float | str) -> str:
+    """The name of a class in a table, where that of a digit is read as a number."""
+    return cell if isinstance(cell, str) else f"{cell:g}"
+
+
+def shares_exhibit(findings: Findings) -> Exhibit:
+    """class_shares.png."""
+    rows = findings.tables["class_shares"]
+    gap = max(rows, key=lambda row: abs(float(row["share"]) - float(row["held_out"])))
+    farthest = (
+        f"{class_name(gap['class'])}, {100 * float(gap['share']):.1f} % of the samples and "
+        f"{100 * float(gap['held_out']):.1f} % of the data"
+    )
+    return Exhibit(
+        "class_shares.png",
+        "Balance of the classes",
+        "How often the judge finds each class in samples and in held-out data. A class that is missing has been "
+        f"forgotten, one that is too frequent attracts what should be others. Farthest off is {farthest}. Bars are one "
+        "standard deviation over the sampling seeds.",
+        f"Pairs of bars for {len(rows)} classes: samples beside held-out data. Farthest apart is {farthest}.",
+        chart(shares_figure(rows)),
+    )
+
+
+def confusion_figure(rows: Rows) -> Figure:
+    """Two matrices, of samples and of held-out data: a row for each class that was meant, a column for each found."""
+    names = list(dict.fromkeys(class_name(row["requested"]) for row in rows))
+    side = min(100, 460 // len(names))
+    left = max(map(style.text_width, names)) + 48
+    size = side * len(names)
+    figure = style.blank(2 * (left + size) + 60, size + 96)
+    panels = (("share", "samples, per cent", "requested"), ("held_out", "held-out data, per cent", "true class"))
+    for index, (key, title, meaning) in enumerate(panels):
+        axes = style.place_axes(figure, left + index * (left + size + 40), 40, size, size)
+        shares = numpy.array([float(row[key]) for row in rows]).reshape(len(names), -1)
+        draw_matrix(axes, shares, names, side)
+        axes.set(title=title, xlabel="the judge finds", ylabel=meaning)
+    return figure
+
+
+def draw_matrix(axes: Axes, shares: numpy.ndarray, names: list[str], side: int) -> None:
+    """Shares (K, K) as shaded cells, with their per cents written in."""
+    shades = ListedColormap([f"#{r:02x}{g:02x}{b:02x}" for r, g, b in style.ramp("white", style.BLUE, 8)])
+    axes.imshow(shares, cmap=shades, vmin=0, vmax=1, interpolation="nearest")
+    for (row, column), share in numpy.ndenumerate(shares):
+        colour, size = "white" if share > 0.5 else style.INK, min(style.TEXT_SIZE, side // 3)
+        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, size=size)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(False)
+    axes.tick_params(length=0)
+
+
+def confusion_exhibit(findings: Findings) -> Exhibit:
+    """confusion.png."""
+    rows = findings.tables["confusion"]
+    worst = max((row for row in rows if row["requested"] != row["judged"]), key=lambda row: float(row["share"]))
+    told = (
+        f"{class_name(worst['requested'])} was asked for and {class_name(worst['judged'])} found in "
+        f"{100 * float(worst['share']):.1f} % of the samples"
+    )
+    return Exhibit(
+        "confusion.png",
+        "Requested and found",
+        "Left, which class the judge finds (columns) in samples of each requested class (rows); right, what it finds "
+        "in held-out data of each class, which shows its own errors. Both have their weight on the diagonal where all "
+        f"is well. The most frequent confusion: {told}.",
+        f"Two matrices of {len({row['judged'] for row in rows})} classes in per cent, of samples and of held-out data; "
+        f"{told}.",
+        chart(confusion_figure(rows)),
+    )
 # All of them
 
 
@@ -211,6 +305,8 @@ EXHIBITS: dict[str, Callable[[Findings], Exhibit]] = {  # by the table that each
     "cost": cost_exhibit,
     "sample_size": sample_size_exhibit,
     "guidance": guidance_exhibit,
+    "class_shares": shares_exhibit,
+    "confusion": confusion_exhibit,
 }
 
 

@@ -84,8 +84,8 @@ DESCRIPTIONS = {
     "kernel_distance": Description(
         "Kernel distance",
         LOWER,
-        "Another distance of the same features: the squared maximum mean discrepancy with a polynomial kernel of degree"
-        " 3, the estimator of KID. It needs no Gaussian and does not depend on the number of images, and falls below"
+        "Another distance of the same features: the squared maximum mean discrepancy with a cubic polynomial kernel,"
+        " the estimator of KID. It needs no Gaussian and does not depend on the number of images, and falls below"
         " nought by chance as often as above it where samples and data are alike.",
         OVER_SEEDS,
     ),
@@ -216,13 +216,13 @@ FACTS = {
     "extractor_accuracy": "Accuracy of that classifier on held-out images",
     "extractor_sha256": "SHA-256 of its weights",
     "inception_sha256": "SHA-256 of the weights of Inception",
-    "kernel_distance_low": "Kernel distance by all samples: its 95 % interval begins at",
-    "kernel_distance_high": "and ends at",
+    "kernel_distance_low": "Kernel distance by all samples: its interval of confidence begins at",
+    "kernel_distance_high": "Kernel distance by all samples: its interval of confidence ends at",
     "sample_count": "Samples in each compared set",
     "nfe": "Evaluations of the network for one sample",
     "cheapest_good_sampler": "Cheapest sampler within one deviation of the best of the sweep",
     "cheapest_good_nfe": "Evaluations of the network that it takes",
-    "default_is_cheapest_good": "Whether that is how the samples were drawn (1) or not (0)",
+    "default_is_cheapest_good": "Whether that is how the samples were drawn: one for yes, nought for no",
     "sampling_seeds": "Sampling seeds, from each of which the samples were drawn anew",
     "memorisation_verdict": "New or copied?",
     "memorisation_space": "Distances to training data are measured in",
