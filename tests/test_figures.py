@@ -22,7 +22,7 @@ from PIL import Image
 
 from diffusion_ladder.artifacts import read_tensors, write_json, write_table, write_tensors, write_text
 from diffusion_ladder.diffusion.schedules import make_schedule
-from diffusion_ladder.figures import pairs, process, samples, style, training
+from diffusion_ladder.figures import evaluation, pairs, process, samples, style, training
 from diffusion_ladder.randomness import generator
 
 MODELS = ("circles", "mnist_scratch", "faces")
@@ -100,6 +100,42 @@ def write_rung(folder: Path, model: str, dataset: str, tensors: dict, drawn: tup
         values = {"nfe": 3, "label_accuracy_std": 0.02, "kernel_distance": 2.5, "kernel_distance_std": 0.1}
         rows = [{"scale": scale, "label_accuracy": 0.5 + scale / 10, **values} for scale in (0.0, 1.0, 3.0)]
         write_table(folder / f"reports/tables/{model}/guidance.tsv", rows)
+        shares = {("female", "male"): 0.125, ("male", "female"): 0.25}
+        rows = [
+            {
+                "requested": asked,
+                "judged": seen,
+                "share": shares.get((asked, seen), 0.8),
+                "share_std": 0.1,
+                "held_out": 1,
+            }
+            for asked in ("female", "male")
+            for seen in ("female", "male")
+        ]
+        write_table(folder / f"reports/tables/{model}/confusion.tsv", rows)
+    elif kind != "points":
+        rows = [{"class": str(i), "share": 0.3 + i / 5, "share_std": 0.1, "held_out": 0.4} for i in range(2)]
+        write_table(folder / f"reports/tables/{model}/class_shares.tsv", rows)
+
+
+def test_a_matrix_of_confusions_shades_and_writes_the_shares():
+    rows = [
+        {
+            "requested": str(i),
+            "judged": str(j),
+            "share": 0.9 if i == j else 0.1 * (j == 0),
+            "share_std": 0,
+            "held_out": i == j,
+        }
+        for i in range(3)
+        for j in range(3)
+    ]
+    with style.house_style():
+        figure = evaluation.confusion_figure(rows)
+    samples, real = figure.axes
+    assert [text.get_text() for text in samples.texts] == ["90", "0", "0", "10", "90", "0", "10", "0", "90"]
+    assert [text.get_text() for text in real.texts] == ["100", "0", "0", "0", "100", "0", "0", "0", "100"]
+    assert numpy.asarray(samples.images[0].get_array())[1].tolist() == [0.1, 0.9, 0]
 
 
 def costs(metric: str) -> list[dict[str, float | str]]:
@@ -219,7 +255,10 @@ def test_captions_tell_numbers_of_the_artifacts(rendered):
     faces = {entry["file"]: entry for entry in captions_of(rendered[0], "faces")}
     assert best.format("but") in faces["cost.png"]["caption"]
     assert "goes from 0.50 to 0.80" in faces["guidance.png"]["alt"]
-    assert "guidance.png" not in captions
+    assert "male was asked for and female found in 25.0 % of the samples" in faces["confusion.png"]["caption"]
+    assert not {"guidance.png", "confusion.png", "class_shares.png"} & captions.keys()
+    digits = {entry["file"]: entry["caption"] for entry in captions_of(rendered[0], "mnist_scratch")}
+    assert "Farthest off is 0, 30.0 % of the samples and 40.0 % of the data" in digits["class_shares.png"]
 
 
 @pytest.mark.slow

@@ -293,6 +293,8 @@ def confusion_exhibit(findings: Findings) -> Exhibit:
         f"{told}.",
         chart(confusion_figure(rows)),
     )
+
+
 # All of them
 
 

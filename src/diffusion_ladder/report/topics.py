@@ -14,7 +14,7 @@ TITLES = {
     "samples": "Uncurated samples",
     "cost": "Quality against cost",
     "sample_size": "Bias at small sample sizes",
-    "labels": "Labels and guidance",
+    "labels": "Classes, labels and guidance",
     "memorisation": "Memorisation",
     "other": "More pictures",
 }
@@ -26,7 +26,7 @@ FIGURES = {  # names of files without their ending, or how they begin, before an
     "samples": ("samples", "held_out", "comparison"),
     "cost": ("cost",),
     "sample_size": ("sample_size",),
-    "labels": ("confusion", "guidance"),
+    "labels": ("class_shares", "confusion", "guidance"),
     "memorisation": ("memorisation", "neighbours"),
 }
 FACTS = {  # keys of metrics files that belong to a topic, or how they begin
