@@ -42,11 +42,12 @@ def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: ImageE
         "extractor_sha256": card["weights_sha256"],
         "extractor_accuracy": card["accuracy"],
     }
-    costs = evaluate_images_cost(**sweep_of(stage.key, data, settings), classifier=classifier, **options)
-    options |= {"training": Classifier.model_validate(card["settings"]), "class_names": card["class_names"]}
+    measuring = {"training": Classifier.model_validate(card["settings"]), "class_names": card["class_names"]}
     if settings.inception is not None:
         facts["inception_sha256"] = settings.inception.sha256
-        options["inception"] = load_inception(settings.inception, f"evaluation.{stage.key}.inception")
+        measuring["inception"] = load_inception(settings.inception, f"evaluation.{stage.key}.inception")
+    costs = evaluate_images_cost(**sweep_of(stage.key, data, settings), classifier=classifier, **options)
+    options |= measuring
     found = evaluate_images(samples, data, classifier=classifier, settings=settings, **options)
     return found | costs | Findings(facts)
 

@@ -459,6 +459,22 @@ def test_too_few_samples_for_the_features_have_no_frechet_distance(classifier):
     assert "class_balance_distance" in metrics
 
 
+def test_many_classes_are_measured_as_two_are():
+    (images, labels), (test, test_labels) = (bars(80, seed, classes=4, size=12) for seed in (0, 1))
+    network = new_classifier((1, 12, 12), SETTINGS, 4, random_generator())
+    for _ in train(network, images, labels, IMAGES, SETTINGS, random_generator(1), random_generator(2)):
+        pass
+    drawn = {"samples": images, "labels": labels, "sampling_seed": torch.arange(80) // 40}
+    data = {"train": images, "train_labels": labels, "test": test, "test_labels": test_labels}
+    settings = EVALUATION.model_copy(
+        update={"sample_count": 40, "accuracy_score": AccuracyScore(steps=60, batch_size=16)}
+    )
+    found = evaluate_images(drawn, data, IMAGES, network, SETTINGS, list("abcd"), settings, partial(generator, 0))
+    assert found.numbers["label_accuracy"] > 0.9
+    assert found.numbers["classifier_accuracy_score"] > 0.7 > 0.5 > found.numbers["classifier_accuracy_score_ceiling"]
+    assert [row["share"] > 0.5 for row in found.tables["confusion"]] == torch.eye(4).bool().flatten().tolist()
+
+
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
     """Random weights in the layout of pytorch-fid's file: that of torchvision's network for 1,008 classes."""
