@@ -18,7 +18,7 @@ from diffusion_ladder.sampling.sweep import Setting, settings_by_table
 def draw(stage: Stage, rung: Rung, setting: Setting, processes: Processes) -> Samples:
     """The samples of one setting, of every sampling seed."""
     sweep, seed = stage.parameter(f"sweep.{stage.key}"), stage.parameter("seed")
-    changes = {"guidance_scale": setting.guidance_scale, "batch_size": sweep.batch_size}
+    changes = {"guidance_scale": setting.guidance_scale, "batch_size": sweep.batch_size, "eta": sweep.eta}
     settings = stage.parameter(f"sampling.{stage.key}").model_copy(update=changes)
     how = stage.precision, None, processes, sweep.seeds
     return draw_samples(rung, setting.sampler, settings, setting.steps, sweep.count, seed, *how)

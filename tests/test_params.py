@@ -23,7 +23,7 @@ IMPOSSIBLE = [
     ("models.circles.schedule.beta_start", 0, "models.circles.schedule.beta_start"),
     ("models.circles.schedule.name", "quadratic", "models.circles.schedule.name"),
     ("models.circles.schedulers.sampling", "dpm", "models.circles.schedulers.sampling"),
-    ("models.circles.schedulers.sampling", "ddim", "choose two samplers"),
+    ("models.circles.schedulers.sampling", "ddpm", "choose two samplers"),
     ("models.circles.dataset", "squares", "models.circles.dataset: no data set is called squares"),
     ("models.circles.network.name", "unet", "models.circles.network"),
     ("models.circles.network.name", "transformer", "models.circles.network"),
@@ -122,8 +122,7 @@ INCONSISTENT = [
     ("sampling.moons.thresholding", True, "sampling.moons.thresholding: true would cut off moons"),
     ("models.circles.training.flip", True, "models.circles.training.flip: circles are points, which have no mirror"),
     ("models.faces.training.pairing", "optimal_transport", "optimal_transport is for points, which faces are not"),
-    ("models.circles.training.pairing", "optimal_transport", "models.circles.schedulers.sampling: ddpm adds noise"),
-    ("models.circles.schedulers.sampling", "dpm_solver", "sampling.circles.steps: with leading spacing dpm_solver"),
+    ("models.circles.training.pairing", "optimal_transport", "models.circles.schedulers.comparison: ddpm adds noise"),
 ]
 
 
@@ -161,6 +160,10 @@ def test_samplers_are_held_against_the_schedule_and_the_clipping(tmp_path):
     check_consistency(validate(values, "params.yaml"))
     sampling["spacing"] = "linspace"
     model["schedule"]["rescale_betas_zero_snr"] = False
+    sampling["comparison_steps"] = "all"
+    with pytest.raises(ParameterError, match="comparison_steps: with linspace spacing dpm_solver leaves the last"):
+        check_consistency(validate(values, "params.yaml"))
+    sampling["comparison_steps"] = 999
     with pytest.raises(ParameterError, match="with linspace spacing dpm_solver takes at most 999 steps"):
         check_consistency(validate(values, "params.yaml"))
 

@@ -457,6 +457,7 @@ class Sweep(Section):
 
     samplers: Annotated[list[Literal["ddpm", "ddim", "dpm_solver", "heun"]], Field(min_length=1)]
     evaluations: Annotated[list[Positive], Field(min_length=1)]
+    eta: Annotated[float, Field(ge=0, le=1)]
     guidance_scales: list[Annotated[float, Field(ge=0)]]
     guidance_steps: Positive
     seeds: Annotated[int, Field(ge=2)]
