@@ -6,10 +6,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import read_metadata, read_tensors, write_bytes, write_json, write_tensors
+from diffusion_ladder.artifacts import (
+    read_metadata,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_table,
+    write_tensors,
+)
 from diffusion_ladder.data.normalise import Normalisation, normalise
 from diffusion_ladder.diffusion.targets import x0_and_epsilon
-from diffusion_ladder.evaluation.bounds import rounded
 from diffusion_ladder.evaluation.scores import (
     Epsilon,
     ScoreErrors,
@@ -58,7 +64,7 @@ def write_figures(folder: str, fields: ScoreFields, errors: ScoreErrors) -> None
 
 @torch.no_grad()
 def main(stage: Stage) -> None:
-    """Write the fields and the errors, the errors at the timesteps shown, and the figures of both."""
+    """Write the fields and the errors, a table of these, those at the timesteps shown, and the figures of both."""
     settings = stage.parameter(f"scores.{stage.key}")
     train, test = read_points(settings.dataset)
     rung = load_rung(f"models/{stage.key}")
@@ -66,15 +72,18 @@ def main(stage: Stage) -> None:
     schedule, learnt = noise_schedule(rung.schedule), learnt_epsilon(rung)
     shown = [max(1, round(share * schedule.T)) - 1 for share in settings.fields_at]
     timesteps = sorted({*spread_timesteps(schedule.T, settings.error_timesteps), *shown})
-    draws = generator(stage.parameter("seed"), "compare_scores", stage.key)
+    seed = stage.parameter("seed")
+    draws = [generator(seed, "compare_scores", stage.key, number) for number in range(settings.seeds)]
     with tqdm(total=len(timesteps), desc=stage.label, unit=" timesteps") as progress:
         errors = score_errors(learnt, train, test, schedule, timesteps, settings.error_points, draws, progress.update)
     fields = score_fields(learnt, train, schedule, shown, settings.reach, settings.grid)
     tensors = {f"fields.{name}": value for name, value in asdict(fields).items()}
     tensors |= {f"errors.{name}": value for name, value in asdict(errors).items()}
     write_tensors(f"data/scores/{stage.key}.safetensors", tensors, {"model": stage.key})
-    error_at = dict(zip(timesteps, errors.learnt.tolist(), strict=True))
-    numbers = {f"score_error_{name}_noise": rounded(error_at[t]) for name, t in zip(LEVELS, shown, strict=True)}
+    numbers: dict[str, float] = {}
+    for name, t in zip(LEVELS, shown, strict=True):
+        numbers |= errors.numbers(f"score_error_{name}_noise", timesteps.index(t))
+    write_table(f"reports/tables/scores/{stage.key}/score_error.tsv", errors.table())
     write_json(f"reports/metrics/scores/{stage.key}.json", numbers)
     write_figures(f"reports/figures/scores/{stage.key}", fields, errors)
 

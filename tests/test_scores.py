@@ -2,6 +2,7 @@
 
 import io
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def biased(x_t, t):
 
 
 def measured(learnt, held_out=OTHERS, timesteps=(0, 20, 99), seed=0):
-    draws = torch.Generator().manual_seed(seed)
+    draws = [torch.Generator().manual_seed(seed + number) for number in range(2)]
     return score_errors(learnt, DATA, held_out, SCHEDULE, timesteps, 50, draws, lambda: None)
 
 
@@ -54,15 +55,25 @@ def test_the_log_density_is_that_of_the_mixture():
 def test_the_error_is_that_of_the_score_at_every_timestep():
     errors = measured(biased)
     assert errors.timesteps.tolist() == [0, 20, 99]
-    assert errors.learnt.tolist() == pytest.approx([0.1] * 3, rel=1e-4)
-    assert measured(EXACT).learnt.tolist() == [0, 0, 0]
-    assert measured(lambda x_t, t: torch.zeros_like(x_t)).learnt.tolist() == [1, 1, 1]
+    assert torch.allclose(errors.learnt, torch.full((3, 2), 0.1), rtol=1e-4)
+    assert errors.zero.tolist() == [[1, 1]] * 3
+    assert measured(EXACT).learnt.tolist() == [[0, 0]] * 3
+
+
+def test_the_table_has_the_mean_and_deviation_over_the_seeds_beside_the_bounds():
+    errors = measured(lambda x_t, t: 0.9 * EXACT(x_t, t) + 0.1 * x_t)
+    row = errors.table()[1]
+    assert row["t"] == 21
+    for key, values in {"": errors.learnt[1], "_floor": errors.held_out[1], "_ceiling": errors.zero[1]}.items():
+        assert row[f"score_error{key}"] == pytest.approx(statistics.mean(values.tolist()), rel=1e-5)
+        assert row[f"score_error{key}_std"] == pytest.approx(statistics.stdev(values.tolist()), rel=1e-5)
+    assert row["score_error_std"] > 0
 
 
 def test_other_points_of_the_same_source_disagree_most_where_the_points_are_known_by_heart():
-    held_out = measured(EXACT).held_out
+    held_out = measured(EXACT).held_out.mean(dim=1)
     assert held_out[0] > 2 * held_out[1] > 2 * held_out[2] > 0
-    assert measured(EXACT, held_out=DATA).held_out.tolist() == [0, 0, 0]
+    assert measured(EXACT, held_out=DATA).held_out.tolist() == [[0, 0]] * 3
 
 
 def test_the_relative_error_weighs_by_size():
@@ -121,11 +132,12 @@ def test_the_report_shows_them_in_the_chapter_of_their_rung(tmp_path):
     write_json(tmp_path / "reports/metrics/scores/moons.json", {"score_error_low_noise": 0.1234})
     parameters = load_parameters()
     chapters = {chapter.key: chapter for chapter in Reader(tmp_path, parameters).report().chapters}
-    assert [picture.path for picture in chapters["moons"].pictures] == [
+    assert [picture.path for picture in chapters["moons"].all_pictures] == [
         f"figures/scores/moons/{entry['file']}" for entry in captions
     ]
-    assert [fact.label for fact in chapters["moons"].facts] == ["Relative error of the learnt score, with little noise"]
-    assert chapters["circles"].pictures == chapters["circles"].facts == []
+    (metric,) = chapters["moons"].metrics
+    assert metric.description.title == "Error of the learnt score with little noise"
+    assert chapters["circles"].all_pictures == chapters["circles"].metrics == []
     for page in (pages := build_pages(tmp_path, parameters)).html, pages.markdown:
         assert "0.1234" in page
         assert captions[0]["title"] in page

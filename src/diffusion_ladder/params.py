@@ -572,6 +572,7 @@ class Scores(Section):
     grid: Annotated[int, Field(ge=2)]
     error_timesteps: Annotated[int, Field(ge=2)]
     error_points: Positive
+    seeds: Annotated[int, Field(ge=2)]
 
 
 class SchedulerComparison(Section):

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from diffusion_ladder.diffusion.exact import data_set_log_density, data_set_x0, prediction_of
 from diffusion_ladder.diffusion.schedules import NoiseSchedule
+from diffusion_ladder.evaluation.bounds import entry, mean_and_deviation
+from diffusion_ladder.evaluation.findings import Rows
 
 Epsilon = Callable[[Tensor, int], Tensor]  # (B, D) noisy points and their timestep to the epsilon in them, (B, D)
 
@@ -38,17 +40,32 @@ class ScoreFields:
 
 @dataclass(frozen=True)
 class ScoreErrors:
-    """Relative errors of epsilon at E timesteps.
+    """Relative errors of epsilon at E timesteps, each over the noisy points of S seeds.
 
     Attributes:
         timesteps: (E,) int64, from 0.
-        learnt: (E,) of the network.
-        held_out: (E,) of the exact score of held-out points: how far two sets of points from one source disagree.
+        learnt: (E, S) of the network.
+        held_out: (E, S) of the exact score of held-out points, the floor: how far two sets of points from one source
+            disagree.
+        zero: (E, S) of always answering nought, the ceiling, near which an untrained network begins. It is one.
     """
 
     timesteps: Tensor
     learnt: Tensor
     held_out: Tensor
+    zero: Tensor
+
+    def numbers(self, name: str, row: int) -> dict[str, float]:
+        """The errors at one of the timesteps by flat key: NAME, NAME_std, NAME_floor and so on."""
+        found: dict[str, float] = {}
+        for suffix, values in {"": self.learnt, "_floor": self.held_out, "_ceiling": self.zero}.items():
+            found |= entry(name + suffix, *mean_and_deviation(values[row].tolist()))
+        return found
+
+    def table(self) -> Rows:
+        """A row for each timestep, counted from 1."""
+        rows = enumerate((self.timesteps + 1).tolist())
+        return [{"t": t, **self.numbers("score_error", row)} for row, t in rows]
 
 
 def exact_epsilon(data: Tensor, schedule: NoiseSchedule) -> Epsilon:
@@ -87,20 +104,29 @@ def score_errors(
     schedule: NoiseSchedule,
     timesteps: Sequence[int],
     count: int,
-    draws: torch.Generator,
+    draws: Sequence[torch.Generator],
     progress: Callable[[], object],
 ) -> ScoreErrors:
-    """The errors at each timestep, over `count` noisy training points, as often as q(x_t) has them."""
-    exact, of_held_out = exact_epsilon(data, schedule), exact_epsilon(held_out, schedule)
-    errors = []
-    for t in timesteps:
-        x_0 = data[torch.randint(len(data), (count,), generator=draws)]  # (B, 2)
-        x_t = schedule.add_noise(x_0, torch.randn(x_0.shape, generator=draws), torch.tensor(t))
-        best = exact(x_t, t)
-        errors.append([relative_error(other(x_t, t), best) for other in (learnt, of_held_out)])
+    """The errors at each timestep, over `count` noisy training points of each seed, as often as q(x_t) has them.
+
+    Args:
+        draws: the seeds' generators, two or more.
+    """
+    exact, others = exact_epsilon(data, schedule), (learnt, exact_epsilon(held_out, schedule), always_zero)
+    errors = torch.empty(len(timesteps), len(draws), len(others))
+    for row, t in enumerate(timesteps):
+        for column, of_seed in enumerate(draws):
+            x_0 = data[torch.randint(len(data), (count,), generator=of_seed)]  # (B, 2)
+            x_t = schedule.add_noise(x_0, torch.randn(x_0.shape, generator=of_seed), torch.tensor(t))
+            best = exact(x_t, t)
+            errors[row, column] = torch.tensor([relative_error(other(x_t, t), best) for other in others])
         progress()
-    found = torch.tensor(errors)
-    return ScoreErrors(torch.tensor(timesteps), found[:, 0], found[:, 1])
+    return ScoreErrors(torch.tensor(timesteps), *errors.unbind(dim=2))
+
+
+def always_zero(x_t: Tensor, t: int) -> Tensor:
+    """No score at all."""
+    return torch.zeros_like(x_t)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

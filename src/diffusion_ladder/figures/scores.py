@@ -104,10 +104,14 @@ def errors_figure(errors: ScoreErrors, shown: Tensor) -> Figure:
     figure = style.blank(1200, 380)
     axes = style.place_axes(figure, 84, 40, 1080, 276)
     t = errors.timesteps + 1
-    axes.plot(t, errors.held_out, color=style.ORANGE, ls="--", label="exact score of the held-out points")
-    axes.plot(t, errors.learnt, color=style.BLUE, label="learnt score")
+    for values, colour, line, label in (
+        (errors.held_out, style.ORANGE, "--", "exact score of the held-out points"),
+        (errors.learnt, style.BLUE, "-", "learnt score"),
+    ):
+        axes.fill_between(t, values.amin(dim=1), values.amax(dim=1), color=colour, alpha=0.25, lw=0)
+        axes.plot(t, values.mean(dim=1), color=colour, ls=line, label=label)
     marked = torch.isin(errors.timesteps, shown)
-    axes.plot(t[marked], errors.learnt[marked], "o", color=style.BLUE, ms=8)
+    axes.plot(t[marked], errors.learnt.mean(dim=1)[marked], "o", color=style.BLUE, ms=8)
     axes.axhline(1, color=style.VERMILLION, lw=1.5, ls=":")
     below: dict[str, Any] = {"xytext": (-4, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
     axes.annotate("always answering zero", (int(t[-1]), 1), **below)
@@ -152,7 +156,7 @@ def fields_exhibit(fields: ScoreFields) -> Exhibit:
 
 def errors_exhibit(errors: ScoreErrors, shown: Tensor) -> Exhibit:
     """score_error.png; shown: the timesteps of the fields."""
-    by_t = dict(zip((errors.timesteps + 1).tolist(), errors.learnt.tolist(), strict=True))
+    by_t = dict(zip((errors.timesteps + 1).tolist(), errors.learnt.mean(dim=1).tolist(), strict=True))
     worst, best = max(by_t, key=lambda t: by_t[t]), min(by_t, key=lambda t: by_t[t])
     return Exhibit(
         "score_error.png",
@@ -161,7 +165,8 @@ def errors_exhibit(errors: ScoreErrors, shown: Tensor) -> Exhibit:
         f"the forward process makes them): {100 * by_t[best]:.3g} % at best, at t = {best}, and {100 * by_t[worst]:.3g}"
         f" % at worst, at t = {worst}. With next to no noise the exact score leads to the nearest training point, "
         "which it knows by heart and the network does not; dashed, what held-out points from the same source would "
-        "answer in the network's place. Dots mark the timesteps of the fields above.",
+        "answer in the network's place. Bands reach from the least to the largest error of the "
+        "seeds. Dots mark the timesteps of the fields above.",
         f"Two curves over t from 1 to {max(by_t)} on logarithmic axes: the error of the learnt score, from "
         f"{by_t[min(by_t)]:.2g} to {by_t[max(by_t)]:.2g}, and that of the exact score of the held-out points.",
         encode(errors_figure(errors, shown), style.CHART_PALETTE),

@@ -14,6 +14,7 @@ from diffusion_ladder.report.rendering import with_spread
 
 LOWER, HIGHER, NEAR = "lower is better", "higher is better", "best near that of real data"
 OVER_SEEDS = "± is the standard deviation over the sampling seeds, each against held-out data of its own"
+OVER_NOISE = "± is the standard deviation over seeds of the noise that the points are given"
 OF_MEAN = "± is the standard deviation over the sampling seeds; of a bound, the standard error of the mean"
 CONFUSION = re.compile(r"requested_(?P<asked>.+)_judged_(?P<seen>.+)")
 
@@ -177,6 +178,17 @@ DESCRIPTIONS = {
         " value for held-out data shows. The other bound is what training data themselves would score, not noise.",
         OVER_SEEDS,
     ),
+    **{
+        f"score_error_{level}_noise": Description(
+            f"Error of the learnt score with {words} noise",
+            LOWER,
+            "How far the network's score is from the exact one of the training points, relative to its size: root of"
+            " the mean square over noisy training points. In the place of real data stands the exact score of the"
+            " held-out points, in that of noise the answer nought, near which an untrained network begins.",
+            OVER_NOISE,
+        )
+        for level, words in {"low": "little", "middle": "middling", "high": "much"}.items()
+    },
     "exact_duplicates": Description(
         "Exact copies",
         LOWER,
@@ -209,9 +221,6 @@ FACTS = {
     "judge": "Judged by",
     "two_sample_null_std": "Deviation of that classifier's accuracy by chance, for one seed",
     "tube_radius": "Tube radius, in units of the data",
-    "score_error_low_noise": "Relative error of the learnt score, with little noise",
-    "score_error_middle_noise": "Relative error of the learnt score, with middling noise",
-    "score_error_high_noise": "Relative error of the learnt score, with much noise",
     "extractor": "Features and classes from",
     "extractor_accuracy": "Accuracy of that classifier on held-out images",
     "extractor_sha256": "SHA-256 of its weights",
