@@ -11,10 +11,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import huggingface_hub
 import networkx
 import pytest
 import yaml
 from conftest import PROJECT, run
+from tracing import parameters_in, untraced
 
 from diffusion_ladder.params import load_parameters, look_up
 from diffusion_ladder.report.excerpts import EXCERPTS
@@ -241,6 +243,18 @@ def test_the_report_tells_the_hashes_of_the_lock(smoke):
     assert told == {path: locked[path] for path in told}
     page = (smoke / "reports/index.html").read_text()
     assert all(md5 in page for md5 in told.values())
+
+
+def test_every_number_in_the_report_s_tables_stands_in_an_artifact_or_is_a_parameter(smoke):
+    titles = " ".join([*FACTS.values(), *(description.title for description in DESCRIPTIONS.values()), "SHA-256 MD5"])
+    assert untraced((smoke / "reports/index.html").read_text(), smoke, parameters_in(smoke), titles) == []
+
+
+def test_every_model_has_its_card_beside_its_weights(smoke):
+    for model in MODELS:
+        card = (smoke / f"models/{model}/README.md").read_text()
+        assert card == (smoke / f"reports/models/{model}/README.md").read_text()
+        assert huggingface_hub.ModelCard(card).data.eval_results[0].dataset_split == "test"
 
 
 def test_the_graph_in_the_report_is_that_of_dvc(smoke):

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from justhtml import JustHTML
 from PIL import Image
+from tracing import is_printed_form_of, parsed, untraced
 
 from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.hashes import md5_of_output
@@ -518,18 +519,6 @@ def shortfalls_in(root):
     return found
 
 
-def parsed(text):
-    """A printed number, and half of what its last digit is worth."""
-    mantissa, _, power = text.replace("−", "-").replace(",", "").partition(" × 10")
-    scale = 10.0 ** int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))) if power else 1.0
-    return float(mantissa) * scale, 0.5 * scale * 10.0 ** -len(mantissa.partition(".")[2])
-
-
-def is_printed_form_of(text, value):
-    shown, half_a_digit = parsed(text)
-    return abs(shown - value) <= half_a_digit * (1 + 1e-9)
-
-
 def test_every_measured_number_on_the_page_stands_in_an_artifact(pages, root):
     known, shown = {*measured_numbers(root), *shortfalls_in(root)}, Page(pages.html).data
     assert len(shown) > 100
@@ -544,6 +533,14 @@ def test_every_number_in_the_markdown_tables_stands_in_an_artifact(pages, root):
     assert len(cells) > 50
     for text in (part.strip() for cell in cells for part in cell):
         assert any(is_printed_form_of(text, value) for value in known), text
+
+
+def test_every_number_in_a_table_a_tile_or_a_list_stands_in_an_artifact_or_is_a_parameter(pages, root):
+    values = PARAMETERS.model_dump(mode="json", exclude_unset=True)
+    titles = "2-Wasserstein UNet2DModel SHA-256 MD5"
+    assert untraced(pages.html, root, values, titles) == []
+    wrong = pages.html.replace(">0.0713<", ">0.0913<", 1).replace(">614,400<", ">614,499<", 1)
+    assert [found.split(" ")[0] for found in untraced(wrong, root, values, titles)] == ["0.0913", "614,499"]
 
 
 def test_both_forms_print_the_same_numbers(pages):
