@@ -243,7 +243,7 @@ def test_captions_tell_numbers_of_the_artifacts(rendered):
     assert f"t = {1 + int((alpha_bar < 0.5).argmax())} of 1000" in captions["schedule.png"]
     assert "1,234 parameters" in captions["training.png"]
     assert "5,678 noisy examples" in captions["training.png"]
-    assert "(DDPM, 50 evaluations)" in captions["reverse.png"]
+    assert "(still: DDPM, 50 evaluations)" in captions["reverse.png"]
     assert "ends at 0.0317, 3.2 % of" in captions["training.png"]
     assert (
         "largest for t = 1 to 125 (0.0345) and smallest for t = 876 to 1000 (0.00431)"
@@ -362,8 +362,8 @@ def test_grid_shows_the_samples_pixel_by_pixel(rendered, model, classes):
             tile = pixels[y : y + 8 * scale, x : x + 8 * scale].astype(int)
             expected = rows[row, column].permute(1, 2, 0).expand(8, 8, 3).numpy()
             difference = numpy.abs(tile - expected.repeat(scale, 0).repeat(scale, 1))
-            assert difference.max() <= (255 / 31 / 2 + 1 if classes == 1 else 64)  # 32 greys, or 255 colours of noise
-            assert difference.mean() <= 16
+            assert difference.max() <= (255 / 31 / 2 + 1 if classes == 1 else 96)  # 32 greys, or 160 colours of noise
+            assert difference.mean() <= 20
 
 
 @pytest.mark.slow
@@ -514,7 +514,7 @@ def test_clean_images_keep_their_colours_beside_noise():
     """Of six flat colours, none may change much, though noise has all colours there are."""
     flat = random_images(6, 3, 1, 1, seed=0).expand(6, 3, 8, 8)
     palette = numpy.array(style.picture_palette(flat, colours=48, greys=16))
-    assert len(palette) <= 48 + 27
+    assert len(palette) <= 48 + 27 + 4
     distances = ((palette[:, None] - flat[:, :, 0, 0].numpy().astype(int)) ** 2).sum(-1) ** 0.5
     assert distances.min(0).max() <= 8
     assert len(style.picture_palette(flat[:, :1], colours=48, greys=16)) == 16

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion_ladder.figures.style import MosaicLayout
 
 REACH = 3.5  # coordinates are stored up to so many standard deviations; points farther out lie on the frame
-POINTS = 240  # of a film, at most: each costs two bytes a frame
+POINTS = 180  # of a film, at most: each costs two bytes a frame
 
 Scene = dict[str, Any]
 

@@ -29,10 +29,10 @@ TRACKED_INDEX = 0  # the first point: nobody chose it
 ANIMATED_POINTS = 300  # at most: each moving point costs bytes
 PREDICTIONS = 10  # moments of the reverse process in predicted.png
 EXAMPLES, FILMED = 3, 4  # images whose way is shown: of the forward process, and of the reverse at most
-STRIP_COLOURS, STRIP_GREYS = 48, 16  # of the clean images in a strip, or of all in greys
+STRIP_COLOURS, STRIP_GREYS = 32, 16  # of the clean images in a strip, or of all in greys
 ANIMATION_WIDTH = 700  # of the tiles of an animation of images, at most
 FILMED_PIXELS = 2**12  # of all samples of the reverse process, at most: noise can't be compressed
-ANIMATED_FRAMES = 16  # of an animation, at most
+ANIMATED_FRAMES = 12  # of an animation, at most
 FIRST_FRAME, LAST_FRAME = 700, 2000  # milliseconds that an animation rests on its ends
 
 
@@ -111,6 +111,11 @@ def reverse_way(artifacts: RungArtifacts, use: str, moments: int) -> Way:
     if artifacts.is_points:
         states, predicted = (normalise(points, artifacts.normalisation) for points in (states, predicted))
     return Way(style.sampler_title(facts), [*(kept["timesteps"][chosen] + 1).tolist(), 0], states, predicted)
+
+
+def longest(ways: Sequence[Way]) -> Way:
+    """The way that was kept at the most moments, the first of them if several were."""
+    return max(ways, key=lambda way: len(way.timesteps))
 
 
 def durations(frames: int, frames_per_second: int) -> list[int]:
@@ -259,8 +264,8 @@ def points_exhibits(
 
     ways = [reverse_way(artifacts, use, settings.panels) for use in ("sampling", "comparison")]
     yield reverse_sheet_exhibit(ways, settings.frames_per_second)
-    yield reverse_animation_exhibit(ways[0].thinned(ANIMATED_FRAMES), settings.frames_per_second)
-    yield prediction_exhibit(ways[0])
+    yield reverse_animation_exhibit(longest(ways).thinned(ANIMATED_FRAMES), settings.frames_per_second)
+    yield prediction_exhibit(longest(ways))
 
 
 def forward_sheet_exhibit(
@@ -283,8 +288,9 @@ def forward_sheet_exhibit(
 
 
 def reverse_sheet_exhibit(ways: Sequence[Way], frames_per_second: int) -> Exhibit:
-    """reverse.png of points; the film has the comparison's way too."""
-    timesteps, states, final = ways[0].timesteps[:-1], ways[0].states[:-1], ways[0].states[-1]
+    """reverse.png of points: the way that was kept at more moments; the film has both."""
+    way = longest(ways)
+    timesteps, states, final = way.timesteps[:-1], way.states[:-1], way.states[-1]
     scenes = [
         points_scene(
             {"Sampler": way.sampler},
@@ -296,7 +302,7 @@ def reverse_sheet_exhibit(ways: Sequence[Way], frames_per_second: int) -> Exhibi
     return Exhibit(
         "reverse.png",
         "Reverse process",
-        f"The trained network walks noise back to data ({ways[0].sampler}). Compare with the forward process at the "
+        f"The trained network walks noise back to data (still: {way.sampler}). Compare with the forward process at the "
         "same t: the clouds should look alike. The green point is the first sample, followed from pure noise (hollow, "
         "in the large panel of its path) to its place in the shape.",
         f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which a round cloud "

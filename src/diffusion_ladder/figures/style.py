@@ -43,7 +43,7 @@ SAMPLERS = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun"
 TEXT_SIZE = 15
 SMALL_TEXT_SIZE = 13
 SHEET_WIDTH = 1200  # largest width of all of a mosaic's tiles
-GREYS = 32  # of pictures in greys
+GREYS, COLOURS = 32, 160  # of pictures of samples
 LARGEST_TILE = 128  # largest side to which a small image is enlarged
 
 SETTINGS: dict[str, Any] = {
@@ -299,7 +299,7 @@ def picture_palette(clean: Tensor, colours: int, greys: int) -> list[Colour]:
     pixels = clean.permute(0, 2, 3, 1).flatten(0, 1).contiguous().numpy()  # (N h, w, 3)
     reduced = Image.fromarray(pixels).quantize(colours, method=Image.Quantize.FASTOCTREE).convert("RGB")
     evenly = [(r, g, b) for r, g, b in itertools.product((0, 128, 255), repeat=3)]
-    return sorted({*evenly, *(colours_of(reduced, 256) or [])})
+    return sorted({*evenly, *ramp("white", GREY_INK, 4), *(colours_of(reduced, 256) or [])})
 
 
 def colours_of(image: Image.Image, most: int) -> list[Colour] | None:
@@ -341,14 +341,14 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def in_few_colours(image: Image.Image) -> Image.Image:
-    """An RGB image in 255 colours, chosen by octree, where it has more than 256."""
+    """An RGB image in 160 colours, chosen to be as near as can be, where it has more than 256."""
     if colours_of(image, 256) is not None:
         return image
-    return image.quantize(255, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).convert("RGB")
+    return image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE).convert("RGB")
 
 
 def encode_samples(image: Image.Image) -> bytes:
-    """PNG bytes of pictures of samples, in no more colours than the eye tells apart: 32 greys, or 255 colours."""
+    """PNG bytes of pictures of samples, in as many colours as the eye needs: 32 greys, or 160 colours."""
     colours = colours_of(image, 256)
     if colours is not None and all(red == green == blue for red, green, blue in colours):
         return encode_png(with_palette(image, [(255, 255, 255), *ramp("white", "black", GREYS - 1)]))
