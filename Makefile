@@ -6,6 +6,9 @@ export PYTHONPATH := $(CURDIR)/src
 export DVC_NO_ANALYTICS := 1
 REPORT := $(CURDIR)/reports/index.html
 
+# Two processes, each with one thread, share the tests: see tests/conftest.py for who gets what.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
 .DEFAULT_GOAL := repro
 .PHONY: help repro venv test test-quick lint bench smoke verify verify-quality serve clean
 
@@ -25,10 +28,10 @@ venv: .venv/installed  ## the virtual environment .venv, from the lock requireme
 	touch $@
 
 test: venv lint  ## every test, and the linters
-	python -m pytest
+	$(PYTEST)
 
 test-quick: venv  ## the tests that take seconds
-	python -m pytest -m "not slow and not browser"
+	$(PYTEST) -m "not slow and not browser"
 
 lint: venv  ## ruff (lint and format) and mypy
 	ruff check .

@@ -14,6 +14,17 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the builds of the smoke graph comes first, all of it in one worker of pytest-xdist; other files whole.
+
+    So there is one pair of builds, which no two workers read and change at a time.
+    """
+    needs_builds = {item: "builds" in getattr(item, "fixturenames", ()) for item in items}
+    items.sort(key=lambda item: not needs_builds[item])
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("builds" if needs_builds[item] else item.path.stem))
+
+
 @pytest.fixture(autouse=True)
 def _in_the_project(monkeypatch):
     monkeypatch.chdir(PROJECT)
