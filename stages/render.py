@@ -30,6 +30,7 @@ def read_artifacts(model: str, dataset: str) -> RungArtifacts:
         normalisation=Normalisation.from_metadata(metadata),
         class_names=metadata["class_names"],
         data=read_tensors(f"data/processed/{dataset}.safetensors"),
+        synthetic=read_json(f"reports/data/{dataset}.json")["synthetic"],
         samples=first_samples(f"{drawn}.safetensors"),
         sampler=read_metadata(f"{drawn}.safetensors"),
         comparison=first_samples(f"{drawn}.comparison.safetensors"),

@@ -72,6 +72,7 @@ def write_rung(folder: Path, model: str, dataset: str, tensors: dict, drawn: tup
         "zero_loss": 1.0,
     }
     write_json(folder / f"models/{model}/rung.json", card | facts)
+    write_json(folder / f"reports/data/{dataset}.json", {"synthetic": kind != "digits"})
     columns = ["step", "loss", "learning_rate", "gradient_norm", *(f"loss_bin_{number}" for number in range(1, 9))]
     rows = [
         [step, 1 / step, 0.001 * step, 2 / step, *(1 / step / number for number in range(1, 9))]
@@ -598,3 +599,11 @@ def test_samples_of_the_same_noise_stand_above_each_other():
     middle = [image.getpixel((image.width - image.width // 8, y)) for y in range(image.height)]
     assert middle.index(40) < middle.index(200)
     assert middle.count(40) == middle.count(200) > 0
+
+
+def test_held_out_data_that_are_synthetic_are_marked_as_such():
+    groups = torch.full((2, 6, 3, 32, 32), 250, dtype=torch.uint8)
+    with style.house_style():
+        real, marked = (samples.encode_grid(groups, ["one", "other"], 2, synthetic) for synthetic in (False, True))
+    one, other = (numpy.asarray(Image.open(io.BytesIO(content)).convert("L")).astype(int) for content in (real, marked))
+    assert (numpy.abs(one - other) > 10).mean() > 0.02

@@ -6,7 +6,6 @@ from typing import Any
 import numpy
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
@@ -32,7 +31,7 @@ def example_exhibit(examples: Sequence[Tensor], card: dict[str, Any]) -> Exhibit
     points = card["kind"] == "points"
     figure = scatter(examples, names) if points else image_grid(examples, names)
     if card["synthetic"]:
-        watermark(figure, "SYNTHETIC")
+        style.watermark(figure)
     people = "" if card["synthetic"] or card["kind"] != "portraits" else REAL_PORTRAITS
     what = "points" if points else "images"
     return Exhibit(
@@ -62,15 +61,6 @@ def scatter(examples: Sequence[Tensor], names: Sequence[str]) -> Figure:
     return figure
 
 
-def watermark(figure: Figure, text: str) -> None:
-    """Write across a figure, so that the picture can't be taken for something else."""
-    width, height = figure.bbox.width, figure.bbox.height
-    size = min(0.6 * height, width / len(text))
-    place: dict[str, Any] = {"ha": "center", "va": "center", "weight": "bold", "alpha": 0.25, "color": style.INK}
-    outline = [withStroke(linewidth=size / 20, foreground="white", alpha=0.25)]
-    figure.text(0.5, 0.5, text, size=size, path_effects=outline, **place)
-
-
 def crop_exhibit(pictures: Sequence[Image.Image], card: dict[str, Any]) -> Exhibit:
     """crop.png: RGB portraits as they came with the kept square outlined, above what is made of them."""
     facts = card["pictures"]
@@ -89,7 +79,7 @@ def crop_exhibit(pictures: Sequence[Image.Image], card: dict[str, Any]) -> Exhib
         )
         axes.set_axis_off()
     if card["synthetic"]:
-        watermark(figure, "SYNTHETIC")
+        style.watermark(figure)
     return Exhibit(
         "crop.png",
         "Before and after the crop",

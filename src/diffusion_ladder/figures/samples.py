@@ -49,7 +49,11 @@ def points_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exh
     count = min(settings.samples, *map(len, available))
     held_out, samples, comparison = (normalise(points[:count], artifacts.normalisation) for points in available)
     titles = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
-    panels = {"held-out data": held_out, titles[0]: samples, titles[1]: comparison}
+    panels = {
+        f"held-out data{' (synthetic)' if artifacts.synthetic else ''}": held_out,
+        titles[0]: samples,
+        titles[1]: comparison,
+    }
     yield Exhibit(
         "samples.png",
         "Samples beside data",
@@ -95,9 +99,12 @@ def grid(groups: Tensor, titles: Sequence[str], together: int | None = None) -> 
     return style.mosaic(rows, scale, row_titles, group=together), style.layout_of(rows, scale, row_titles, [], together)
 
 
-def encode_grid(groups: Tensor, titles: Sequence[str], together: int | None = None) -> bytes:
-    """PNG of a `grid`."""
-    return style.encode_samples(style.rasterise(grid(groups, titles, together)[0]))
+def encode_grid(groups: Tensor, titles: Sequence[str], together: int | None = None, synthetic: bool = False) -> bytes:
+    """PNG of a `grid`; synthetic data are marked as such across it."""
+    figure, _ = grid(groups, titles, together)
+    if synthetic:
+        style.watermark(figure)
+    return style.encode_samples(style.rasterise(figure))
 
 
 def by_class(samples: Tensor, classes: Sequence[str], count: int) -> Tensor:
@@ -134,9 +141,10 @@ def image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhi
         yield Exhibit(
             "held_out.png",
             "Held-out data, to compare",
-            f"The first {held_out.shape[0] * held_out.shape[1]} real images that no training has seen.",
-            f"Grid of {held_out.shape[0] * held_out.shape[1]} real images{rows}.",
-            encode_grid(held_out, titles, len(titles) if classes else None),
+            f"The first {held_out.shape[0] * held_out.shape[1]} images of the data that no training has seen"
+            f"{': synthetic ones, and marked as such' if artifacts.synthetic else ''}.",
+            f"Grid of {held_out.shape[0] * held_out.shape[1]} held-out images{rows}.",
+            encode_grid(held_out, titles, len(titles) if classes else None, artifacts.synthetic),
         )
     yield comparison_exhibit(artifacts, settings)
 

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
 from PIL import Image
 from torch import Tensor
@@ -90,6 +91,8 @@ class RungArtifacts:
     trajectories: dict[str, Tensor]  # sampling.states, .predicted, .timesteps, .final
     training_log: dict[str, list[float]]  # column to values
     previews: dict[str, Tensor]  # samples (P, N, ...) drawn during training, and after which steps (P,)
+
+    synthetic: bool = False  # whether the data card says that the data are
 
     @property
     def is_points(self) -> bool:
@@ -168,6 +171,15 @@ def place_axes(figure: Figure, left: float, top: float, width: float, height: fl
 def place_text(figure: Figure, left: float, top: float, text: str, **settings: Any) -> None:
     """Text at a place in pixels, measured from the figure's left and upper edge."""
     figure.text(left / figure.bbox.width, 1 - top / figure.bbox.height, text, **settings)
+
+
+def watermark(figure: Figure, text: str = "SYNTHETIC") -> None:
+    """Write across a figure, so that the picture can't be taken for something else."""
+    width, height = figure.bbox.width, figure.bbox.height
+    size = min(0.6 * height, width / len(text))
+    place: dict[str, Any] = {"ha": "center", "va": "center", "weight": "bold", "alpha": 0.25, "color": INK}
+    outline = [withStroke(linewidth=size / 20, foreground="white", alpha=0.25)]
+    figure.text(0.5, 0.5, text, size=size, path_effects=outline, **place)
 
 
 def text_width(text: str) -> int:
