@@ -36,7 +36,8 @@ def accuracy_after_training(
     classifier = new_classifier(images.shape[1:], settings, num_classes, draws[0]).to(device)
     for _ in train(classifier, images.to(device), labels.to(device), normalisation, settings, *draws[1:]):
         pass
-    return float((judge(classifier, test[0], normalisation).predictions == test[1]).double().mean())
+    found = judge(classifier, test[0], normalisation, dtype=torch.float32).predictions
+    return float((found == test[1]).double().mean())
 
 
 def accuracy_score(

@@ -97,7 +97,13 @@ class Judgement:
 
 
 @torch.no_grad()
-def judge(classifier: Classifier, images: Tensor, normalisation: Normalisation, batch_size: int = 256) -> Judgement:
+def judge(
+    classifier: Classifier,
+    images: Tensor,
+    normalisation: Normalisation,
+    batch_size: int = 256,
+    dtype: torch.dtype = torch.float64,
+) -> Judgement:
     """Let a classifier look at images, in evaluation mode.
 
     It computes in float64, so that the numbers hardly depend on the batch size and the device; on the CPU where the
@@ -106,15 +112,16 @@ def judge(classifier: Classifier, images: Tensor, normalisation: Normalisation, 
     Args:
         images: (N, C, H, W) uint8.
         batch_size: images per network call.
+        dtype: float32 is enough, and faster, where no more than the likeliest class is of interest.
     """
     device = next(classifier.parameters()).device
     device = torch.device("cpu") if device.type == "mps" else device
-    network = copy.deepcopy(classifier).to(device=device).double().eval()
+    network = copy.deepcopy(classifier).to(device=device, dtype=dtype).eval()
     features, probabilities = [], []
     for batch in images.split(batch_size):
-        embedded = network.features(normalise(batch, normalisation).to(device, torch.float64))
-        features.append(embedded.cpu())
-        probabilities.append(network.classify(embedded).softmax(dim=1).cpu())
+        embedded = network.features(normalise(batch, normalisation).to(device, dtype))
+        features.append(embedded.cpu().double())
+        probabilities.append(network.classify(embedded).softmax(dim=1).cpu().double())
     return Judgement(torch.cat(features), torch.cat(probabilities))
 
 
