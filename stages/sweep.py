@@ -1,5 +1,7 @@
 """Draw one rung's samples with every sampler at several costs, and with its own at several scales of guidance."""
 
+import time
+from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -34,15 +36,21 @@ def draw_tables(stage: Stage, processes: Processes) -> tuple[dict[str, Tensor], 
     tables = settings_by_table(sweep, own, stage.parameter(f"{name}.sampling"), modules)
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {"model": stage.key, "seed": stage.parameter("seed"), "sampling_seeds": sweep.seeds}
+    done, seconds = Counter[str](), Counter[str]()
     bar: dict[str, Any] = {"desc": stage.label, "unit": " settings", "disable": not stage.launch.is_main}
     with tqdm(total=sum(map(len, tables.values())), **bar) as progress:
         for table, settings in tables.items():
             drawn = []
             for setting in settings:
+                start = time.perf_counter()
                 drawn.append(draw(stage, rung, setting, processes))
+                seconds[setting.sampler] += time.perf_counter() - start  # type: ignore[assignment]
+                done[setting.sampler] += len(drawn[-1].samples) * drawn[-1].nfe
                 progress.update()
             tensors[table] = torch.stack([each.samples for each in drawn])
             facts[table] = [asdict(setting) | {"nfe": each.nfe} for setting, each in zip(settings, drawn, strict=True)]
+    for sampler, count in done.items():
+        stage.note_work(f"evaluation of the network by {sampler}", count, seconds[sampler])
     return tensors | {"labels": drawn[0].labels, "sampling_seed": drawn[0].sampling_seed}, facts
 
 

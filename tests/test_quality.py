@@ -35,6 +35,16 @@ def test_a_check_brings_the_bounds_along():
     assert str(found) == "distance = 3.5 ± 0.25 (at most 3): fell short by 0.5"
 
 
+def test_a_rung_with_a_needlessly_costly_sampler_is_told_the_cheaper_one():
+    sweep = {"default_is_cheapest_good": 0, "cheapest_good_sampler": "heun", "cheapest_good_nfe": 19}
+    threshold = {"default_is_cheapest_good": Threshold(at_least=1)}
+    (found,) = checks(sweep, threshold)
+    assert str(found).endswith("fell short by 1; the cheapest good sampler is heun with 19 evaluations")
+    (found,) = checks(sweep | {"default_is_cheapest_good": 1}, threshold)
+    assert found.passed
+    assert "heun" not in str(found)
+
+
 @pytest.mark.parametrize("limits", ["{}", "{at_most: 1.0, at_least: 0.0}"])
 def test_a_threshold_is_one_limit(tmp_path, limits):
     values = yaml.safe_load((PROJECT / "params.yaml").read_text())

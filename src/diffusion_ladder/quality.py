@@ -22,6 +22,7 @@ class Check:
         metric: its name in the metrics file.
         at_most: whether the threshold is an upper limit, instead of a lower one.
         shortfall: by how much the value misses the threshold; 0 where it passes.
+        remedy: what would pass, where that is known.
     """
 
     metric: str
@@ -32,6 +33,7 @@ class Check:
     threshold: float
     at_most: bool
     shortfall: float | None
+    remedy: str = ""
 
     @property
     def passed(self) -> bool:
@@ -44,6 +46,7 @@ class Check:
             return f"{self.metric} was not measured ({bound})"
         spread = "" if self.std is None else f" ± {self.std:.2g}"
         verdict = "passed" if self.passed else f"fell short by {self.shortfall:.3g}"
+        verdict += f"; {self.remedy}" if self.remedy else ""
         return f"{self.metric} = {self.value:.4g}{spread} ({bound}): {verdict}"
 
 
@@ -53,7 +56,14 @@ def check(metrics: Mapping[str, Any], name: str, threshold: Threshold) -> Check:
     at_most = threshold.at_least is None
     limit = threshold.limit
     shortfall = None if value is None else max(0.0, value - limit if at_most else limit - value)
-    return Check(name, value, std, floor, ceiling, limit, at_most, shortfall)
+    remedy = cheaper_sampler(metrics) if shortfall and name == "default_is_cheapest_good" else ""
+    return Check(name, value, std, floor, ceiling, limit, at_most, shortfall, remedy)
+
+
+def cheaper_sampler(metrics: Mapping[str, Any]) -> str:
+    """The sampler that a rung should have, by its sweep."""
+    sampler, evaluations = metrics["cheapest_good_sampler"], metrics["cheapest_good_nfe"]
+    return f"the cheapest good sampler is {sampler} with {evaluations} evaluations"
 
 
 def checks(metrics: Mapping[str, Any], thresholds: Mapping[str, Threshold]) -> list[Check]:

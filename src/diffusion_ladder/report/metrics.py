@@ -189,6 +189,13 @@ DESCRIPTIONS = {
         )
         for level, words in {"low": "little", "middle": "middling", "high": "much"}.items()
     },
+    "default_is_cheapest_good": Description(
+        "The cheapest sampler that is good enough",
+        HIGHER,
+        "One where the samples are drawn in the cheapest of the swept ways whose distance from held-out data is within"
+        " one deviation of the best way's, nought where another way would be cheaper or better.",
+        "it has no ±, being a yes or a no",
+    ),
     "exact_duplicates": Description(
         "Exact copies",
         LOWER,
@@ -231,7 +238,6 @@ FACTS = {
     "nfe": "Evaluations of the network for one sample",
     "cheapest_good_sampler": "Cheapest sampler within one deviation of the best of the sweep",
     "cheapest_good_nfe": "Evaluations of the network that it takes",
-    "default_is_cheapest_good": "Whether that is how the samples were drawn: one for yes, nought for no",
     "sampling_seeds": "Sampling seeds, from each of which the samples were drawn anew",
     "memorisation_verdict": "New or copied?",
     "memorisation_space": "Distances to training data are measured in",
