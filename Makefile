@@ -1,6 +1,7 @@
 # `make` builds everything from nothing; `make help` lists the rest.
 
 PYTHON ?= python3
+PORT ?= 8000
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 export DVC_NO_ANALYTICS := 1
@@ -57,8 +58,8 @@ verify: venv  ## hash every output again and compare with dvc.lock
 verify-quality: venv  ## hold every rung's metrics against the thresholds in params.yaml
 	python -m diffusion_ladder.quality
 
-serve: venv  ## show the report on http://localhost:8000
-	python -m http.server --bind localhost --directory reports 8000
+serve: venv  ## show the report on http://localhost:8000 (PORT=8000)
+	python -m http.server --bind localhost --directory reports $(PORT)
 
 clean:  ## remove the virtual environment and scratch copies; data, models and reports stay
 	rm -rf .venv .smoke .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,14 @@
 """What the README shows works as it stands."""
 
+import os
 import re
+import signal
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +31,31 @@ def test_every_make_target_that_it_names_exists_and_is_listed_by_help():
     assert named
     assert named <= listed
     assert {"repro", "venv", "test", "smoke", "verify", "help"} <= listed
+
+
+def test_serve_shows_the_report():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = ["make", "--old-file=.venv/installed", "serve", f"PORT={port}"]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, cwd=PROJECT, start_new_session=True, **silent)
+    try:
+        for _ in range(100):
+            time.sleep(0.1)
+            with suppress(OSError), urllib.request.urlopen(f"http://localhost:{port}/") as answer:
+                page = answer.read()
+                break
+        assert page == (PROJECT / "reports/index.html").read_bytes()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def test_make_prints_the_path_of_the_page_at_the_end():
+    planned = run(["make", "--dry-run", "--old-file=.venv/installed", "repro"], PROJECT).stdout.splitlines()
+    assert "dvc repro" in planned
+    assert planned[-1] == f'echo "The report: {PROJECT / "reports/index.html"}"'
 
 
 def test_every_file_that_it_names_exists():
