@@ -81,6 +81,20 @@ def test_wasserstein_of_a_translation_is_its_length(x, y):
     )
 
 
+@given(st.floats(-2, 2), st.floats(0.2, 3), st.floats(0.2, 3), st.floats(0, math.pi))
+@settings(max_examples=20, deadline=None)
+def test_wasserstein_of_two_gaussians(shift, first, second, angle):
+    # Dowson and Landau 1982, for I and A^2: |m|^2 + Tr(I + A^2 - 2 A), and the map x -> A x + m is the cheapest
+    raw = normal_points(80, 0)
+    raw = raw - raw.mean(dim=0)
+    white = raw @ torch.linalg.inv(torch.linalg.cholesky(raw.T @ raw / 80)).T  # mean 0 and covariance I, exactly
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+    stretch = turn @ torch.diag(torch.tensor([first, second], dtype=torch.float64)) @ turn.T
+    expected = math.sqrt(shift**2 + (first - 1) ** 2 + (second - 1) ** 2)
+    moved = white @ stretch + torch.tensor([shift, 0.0], dtype=torch.float64)
+    assert wasserstein_2(white, moved) == pytest.approx(expected, abs=1e-7)
+
+
 def test_wasserstein_on_a_line_pairs_the_sorted_points():
     first, second = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = (first.sort().values - second.sort().values).square().mean().sqrt()
