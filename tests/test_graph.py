@@ -250,6 +250,10 @@ def test_every_number_in_the_report_s_tables_stands_in_an_artifact_or_is_a_param
     assert untraced((smoke / "reports/index.html").read_text(), smoke, parameters_in(smoke), titles) == []
 
 
+def test_the_report_names_the_preset(smoke):
+    assert "the smoke preset, unchanged" in (smoke / "reports/index.html").read_text()
+
+
 def test_every_model_has_its_card_beside_its_weights(smoke):
     for model in MODELS:
         card = (smoke / f"models/{model}/README.md").read_text()

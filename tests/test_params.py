@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import PROJECT, run
 
 from diffusion_ladder.consistency import check_consistency
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.overlays import flatten
-from diffusion_ladder.params import load_parameters, load_yaml, look_up, validate
+from diffusion_ladder.params import UniqueKeyLoader, load_parameters, load_yaml, look_up, validate
 from diffusion_ladder.presets import merged_parameters, overrides
 
 IMPOSSIBLE = [
@@ -223,6 +224,14 @@ def test_every_value_has_a_comment():
     values = [line for line in Path("params.yaml").read_text().splitlines() if re.match(r"\s*[\w.]+:\s+[^#\s]", line)]
     assert len(values) > 100
     assert [line for line in values if not re.search(r"\s# \w", line)] == []
+
+
+def test_the_default_preset_is_params_yaml_as_delivered():
+    """Of the last commit, so that whoever changes a value isn't stopped; --save renews the preset before a commit."""
+    committed = run(["git", "show", "HEAD:params.yaml"], PROJECT)
+    if committed.returncode:
+        pytest.skip("no Git repository")
+    assert load_yaml("presets/default.yaml") == yaml.load(committed.stdout, Loader=UniqueKeyLoader)
 
 
 @pytest.mark.parametrize("name", ["smoke", "full"])

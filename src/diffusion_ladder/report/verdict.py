@@ -68,9 +68,10 @@ def shortfalls(title: str, found: Sequence[Judgement]) -> list[str]:
             lacking.append(f"{title}: *{each.description.title}* was not measured ({bound} is asked for).")
         elif each.shortfall:
             value = f"{each.metric.samples} where {bound} is asked for"
+            remedy = f" ({each.check.remedy})" if each.check.remedy else ""
             lacking.append(
                 f"{title} falls short: *{each.description.title}* is {value}, {each.shortfall} too"
-                f" {'much' if each.check.at_most else 'little'}."
+                f" {'much' if each.check.at_most else 'little'}{remedy}."
             )
     return lacking
 
