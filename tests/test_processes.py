@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from diffusion_ladder.artifacts import read_json, read_tensors
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.evaluation.points import energy_distance
 from diffusion_ladder.processes import Processes
 from diffusion_ladder.runtime import LAUNCHER, Launch
 
@@ -176,6 +177,10 @@ def test_two_processes_draw_the_samples_of_one_in_the_same_order(trained, tmp_pa
         for name, tensor in drawn[0].items():
             atol = 1 if tensor.dtype == torch.uint8 else 1e-4  # rounding may turn over to the next byte
             torch.testing.assert_close(drawn[1][name].double(), tensor.double(), rtol=0, atol=atol)
+        if model == "circles" and not suffix:
+            held_out = read_tensors(one / "data/processed/circles.safetensors")["test"]
+            distances = [energy_distance(each["samples"], held_out) for each in drawn]
+            assert distances[1] == pytest.approx(distances[0], abs=1e-6)
 
 
 def last_step(folder: Path) -> int:

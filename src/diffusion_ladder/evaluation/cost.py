@@ -1,7 +1,8 @@
 """Quality against cost: what each sampler makes of a number of network evaluations, and what guidance does.
 
-All settings start from the same noise and are held against the same held-out data, by a distance that is unbiased at
-any size. So their differences are those of the samplers, and the deviation is that of the sampling seeds alone.
+All settings start from the same noise, and each sampling seed meets the same held-out subset in all of them, under a
+distance that is unbiased at any size. So differences between settings are those of the samplers; the deviation over the
+seeds is that of the samples and of the held-out data, below which no difference counts.
 """
 
 import math
@@ -83,9 +84,12 @@ def cost_findings(
     return Findings(numbers, {"cost": rows})
 
 
-def distances(name: str, samples: Tensor, sampling_seed: Tensor, distance: Distance, real: Tensor) -> dict[str, float]:
-    """NAME and NAME_std, over the sampling seeds, of samples (S N, D) held against real ones (M, D)."""
-    return entry(name, *mean_and_deviation([distance(part, real) for part in by_seed(samples, sampling_seed)]))
+def distances(
+    name: str, samples: Tensor, sampling_seed: Tensor, distance: Distance, real: Sequence[Tensor]
+) -> dict[str, float]:
+    """NAME and NAME_std, over the sampling seeds, of samples (S N, D), each seed's held against real ones (M, D)."""
+    pairs = zip(by_seed(samples, sampling_seed), real, strict=True)
+    return entry(name, *mean_and_deviation([distance(part, held_out) for part, held_out in pairs]))
 
 
 def evaluate_points_cost(
@@ -97,9 +101,10 @@ def evaluate_points_cost(
         swept: `cost` (settings, S N, 2) and `sampling_seed` (S N,).
         facts: of these, with the settings under `cost`.
         own: of the rung's samples.
-        held_out: (M, 2), of which `size` are compared.
+        held_out: (M, 2), of which `size` are compared with each seed's samples.
     """
-    real, seeds = subsets(held_out, size, 1, generator_of("cost"))[0], swept["sampling_seed"]
+    seeds = swept["sampling_seed"]
+    real = subsets(held_out, size, len(seeds.unique()), generator_of("cost"))
     measured = [distances("energy_distance", each, seeds, energy_distance, real) for each in swept["cost"]]
     return cost_findings(facts["cost"], measured, "energy_distance", own)
 
@@ -122,11 +127,11 @@ def evaluate_images_cost(
             `sampling_seed` (S N,).
         facts: of these, with the settings under `cost` and `guidance`.
         own: of the rung's samples.
-        held_out: (M, C, H, W) uint8, of which `size` are compared.
+        held_out: (M, C, H, W) uint8, of which `size` are compared with each seed's samples.
         batch_size: images per call of the classifier; doesn't change the numbers.
     """
-    seeds, chosen = swept["sampling_seed"], subsets(held_out, size, 1, generator_of("cost"))[0]
-    real = judge(classifier, chosen, normalisation, batch_size).features
+    seeds, features = swept["sampling_seed"], judge(classifier, held_out, normalisation, batch_size).features
+    real = subsets(features, size, len(seeds.unique()), generator_of("cost"))
     measured: dict[str, list[dict[str, float]]] = {"cost": [], "guidance": []}
     for table, rows in measured.items():
         for images in swept.get(table, ()):
