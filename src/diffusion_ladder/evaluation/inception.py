@@ -2,7 +2,7 @@
 
 The weights are those of the port to torch that pytorch-fid and torch-fidelity load: a file such as
 pt_inception-2015-12-05-6726825d.pth. Nothing is downloaded. The network is torchvision's Inception v3, with the pooling
-of the original, which the weights were made for.
+of the original, which the weights were made for: so its features are those of torch-fidelity's network.
 """
 
 import pickle
