@@ -46,24 +46,25 @@ def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: ImageE
     if settings.inception is not None:
         facts["inception_sha256"] = settings.inception.sha256
         measuring["inception"] = load_inception(settings.inception, f"evaluation.{stage.key}.inception")
-    costs = evaluate_images_cost(**sweep_of(stage.key, data, settings), classifier=classifier, **options)
+    swept = sweep_of(stage.key, data)
+    costs = evaluate_images_cost(**swept, classifier=classifier, normalisation=options["normalisation"])
     options |= measuring
     found = evaluate_images(samples, data, classifier=classifier, settings=settings, **options)
     return found | costs | Findings(facts)
 
 
-def sweep_of(model: str, data: Tensors, settings: Any) -> dict[str, Any]:
+def sweep_of(model: str, data: Tensors) -> dict[str, Any]:
     """What the evaluations of quality against cost have in common."""
     swept, own = f"data/samples/{model}.sweep.safetensors", read_metadata(f"data/samples/{model}.safetensors")
-    what = {"swept": read_tensors(swept), "facts": read_metadata(swept), "own": own}
-    return what | {"held_out": data["test"], "size": settings.sample_count}
+    return {"swept": read_tensors(swept), "facts": read_metadata(swept), "own": own, "held_out": data["test"]}
 
 
 def judge_points(stage: Stage, samples: Tensors, data: Tensors, settings: Any, **options: Any) -> Findings:
     """The findings about a 2D rung, judged by the curves that its data were drawn from."""
     card = read_json(f"{stage.parameter(f'models.{stage.key}.judge')}/card.json")
     groups = by_seed(samples["samples"], samples["sampling_seed"])
-    costs = evaluate_points_cost(**sweep_of(stage.key, data, settings), generator_of=options["generator_of"])
+    how = {"size": settings.sample_count, "generator_of": options["generator_of"], "card": card}
+    costs = evaluate_points_cost(**sweep_of(stage.key, data), **how)
     return evaluate_points(groups, data, card=card, settings=settings, **options) | costs
 
 

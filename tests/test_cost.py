@@ -36,12 +36,23 @@ def test_a_straight_a_flat_a_rising_and_a_hollow_curve_have_no_knee(values):
 @given(st.lists(st.tuples(st.integers(1, 9), st.floats(-5, 5), st.floats(0, 3)), min_size=1, max_size=9))
 def test_the_cheapest_good_setting_is_good_and_nothing_good_is_cheaper(settings):
     evaluations, means, deviations = zip(*settings, strict=True)
-    chosen = cheapest_good(evaluations, means, deviations)
+    rows = [{"distance": mean, "distance_std": deviation} for _, mean, deviation in settings]
+    chosen = cheapest_good([{"nfe": nfe} for nfe in evaluations], rows)
     best = min(range(len(means)), key=lambda index: (means[index], index))
     limit = means[best] + deviations[best]
     assert means[chosen] <= limit
     for other, mean in enumerate(means):
         assert mean > limit or (evaluations[chosen], means[chosen]) <= (evaluations[other], mean)
+
+
+def test_a_good_setting_is_good_by_every_metric_where_there_is_one():
+    settings = [{"nfe": nfe} for nfe in (10, 20, 50)]
+    rows = [{"distance": 1.0, "distance_std": 0.5} for _ in settings]
+    strays = [{"share": share, "share_std": 0.01} for share in (0.09, 0.02, 0.015)]
+    assert cheapest_good(settings, rows) == 0
+    assert cheapest_good(settings, [row | other for row, other in zip(rows, strays, strict=True)]) == 1
+    rows[1:] = [{"distance": 2.0, "distance_std": 0.5}] * 2  # now the first alone is near, and only others are neat
+    assert cheapest_good(settings, [row | other for row, other in zip(rows, strays, strict=True)]) == 0
 
 
 def swept_points():
@@ -52,12 +63,13 @@ def swept_points():
     return swept | {"sampling_seed": torch.arange(3).repeat_interleave(200)}, {"cost": settings}
 
 
-@pytest.mark.parametrize(("nfe", "is_cheapest"), [(10, 1), (20, 0)])
-def test_the_cheapest_sampler_as_good_as_the_best_is_found(nfe, is_cheapest):
+@pytest.mark.parametrize(("nfe", "is_cheapest", "noise"), [(10, 1, 0.0), (20, 0, 0.0), (10, 1, 0.3)])
+def test_the_cheapest_sampler_as_good_as_the_best_is_found(nfe, is_cheapest, noise):
     swept, facts = swept_points()
     held_out = torch.randn(1500, 2, generator=torch.Generator().manual_seed(2))
     own = {"sampler": "ddim", "nfe": nfe}
-    found = evaluate_points_cost(swept, facts, own, held_out, 400, generator_of)
+    card = {"source": "make_circles", "parameters": {"noise": noise, "factor": 0.5}}
+    found = evaluate_points_cost(swept, facts, own, held_out, 400, generator_of, card)
     assert found.numbers == {
         "cheapest_good_sampler": "ddim",
         "cheapest_good_nfe": 10,
@@ -66,6 +78,11 @@ def test_the_cheapest_sampler_as_good_as_the_best_is_found(nfe, is_cheapest):
     rows = found.tables["cost"]
     assert [row["is_cheapest_good"] for row in rows] == [0, 1, 0]
     assert [row["is_knee"] for row in rows] == [0, 1, 0]
+    assert ("outside_tube_share" in rows[0]) == (noise > 0)
+    if noise:
+        outside = (swept["cost"].norm(dim=2) - 1).abs().minimum((swept["cost"].norm(dim=2) - 0.5).abs()) > 0.9
+        shares = [row["outside_tube_share"] for row in rows]
+        assert shares == pytest.approx(outside.double().mean(dim=1).tolist(), rel=1e-5)
     # Two standard normal points of the plane are sqrt(pi) apart: the mean of Rayleigh's law of scale sqrt(2).
     apart = 2 * float(
         (torch.randn(10**5, 2, generator=torch.Generator().manual_seed(3)) * 2**0.5 + 2).norm(dim=1).mean()
@@ -89,7 +106,7 @@ def images_cost(swept_images, batch_size):
     network, swept, facts = swept_images
     own, held_out = {"sampler": "ddpm", "nfe": 20}, bars(50, seed=4)[0]
     return evaluate_images_cost(
-        swept, facts, own, held_out, 40, generator_of, classifier=network, normalisation=IMAGES, batch_size=batch_size
+        swept, facts, own, held_out, classifier=network, normalisation=IMAGES, batch_size=batch_size
     )
 
 

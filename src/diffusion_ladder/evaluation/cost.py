@@ -1,8 +1,8 @@
 """Quality against cost: what each sampler makes of a number of network evaluations, and what guidance does.
 
-All settings start from the same noise, and each sampling seed meets the same held-out subset in all of them, under a
-distance that is unbiased at any size. So differences between settings are those of the samplers; the deviation over the
-seeds is that of the samples and of the held-out data, below which no difference counts.
+All settings start from the same noise and are held against the same held-out data, by a distance that is unbiased at
+any size. So settings differ by their samplers alone, and the deviation over the sampling seeds is that of the samples.
+Points meet a held-out subset for each seed, images all that is held out, which is little.
 """
 
 import math
@@ -12,11 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.evaluation.bounds import GeneratorOf, by_seed, entry, mean_and_deviation, subsets
+from diffusion_ladder.evaluation.bounds import GeneratorOf, averages, by_seed, entry, mean_and_deviation, subsets
 from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
 from diffusion_ladder.evaluation.findings import Findings, Rows
 from diffusion_ladder.evaluation.images import kernel_distance
-from diffusion_ladder.evaluation.points import energy_distance
+from diffusion_ladder.evaluation.points import TUBE_DEVIATIONS, curve_distances, energy_distance
 
 Distance = Callable[[Tensor, Tensor], float]
 Facts = Mapping[str, Any]  # metadata of a file of samples
@@ -45,26 +45,36 @@ def knee(evaluations: Sequence[int], values: Sequence[float]) -> int | None:
     return deepest if below[deepest] > 1e-9 else None
 
 
-def cheapest_good(evaluations: Sequence[int], means: Sequence[float], deviations: Sequence[float]) -> int:
-    """The index of the fewest evaluations within one standard deviation of the best mean; the better of two equals."""
+def good_ones(means: Sequence[float], deviations: Sequence[float]) -> set[int]:
+    """The indices of the means within one standard deviation of the best, which is the least."""
     best = min(range(len(means)), key=means.__getitem__)
-    good = [index for index, mean in enumerate(means) if mean <= means[best] + deviations[best]]
-    return min(good, key=lambda index: (evaluations[index], means[index]))
+    return {index for index, mean in enumerate(means) if mean <= means[best] + deviations[best]}
 
 
-def cost_findings(
-    settings: Sequence[Facts], measured: Sequence[Mapping[str, float]], name: str, own: Facts
-) -> Findings:
+def cheapest_good(settings: Sequence[Facts], measured: Sequence[Mapping[str, float]]) -> int:
+    """The index of the fewest evaluations that are good by every metric; the better by the first one of two equals.
+
+    Where no setting is good by all of them, the first metric decides.
+
+    Args:
+        settings: each with its nfe.
+        measured: for each setting the metrics and their deviations, as NAME and NAME_std; the lower the better.
+    """
+    names = [name for name in measured[0] if not name.endswith("_std")]
+    good = [good_ones(*([row[name + suffix] for row in measured] for suffix in ("", "_std"))) for name in names]
+    return min(set.intersection(*good) or good[0], key=lambda i: (settings[i]["nfe"], measured[i][names[0]]))
+
+
+def cost_findings(settings: Sequence[Facts], measured: Sequence[Mapping[str, float]], own: Facts) -> Findings:
     """The table `cost` with its knees, the cheapest good setting, and whether it is the rung's own.
 
     Args:
         settings: each with its sampler, steps and nfe.
-        measured: for each setting the metric and its deviation, as NAME and NAME_std.
-        name: of the metric.
+        measured: for each setting the metrics and their deviations, as NAME and NAME_std; knees are those of the first.
         own: the sampler and nfe that draw the rung's samples.
     """
-    nfe, means = [facts["nfe"] for facts in settings], [values[name] for values in measured]
-    chosen = cheapest_good(nfe, means, [values[f"{name}_std"] for values in measured])
+    nfe, means = [facts["nfe"] for facts in settings], [next(iter(values.values())) for values in measured]
+    chosen = cheapest_good(settings, measured)
     knees = set()
     for sampler in {facts["sampler"]: None for facts in settings}:
         curve = sorted((nfe[i], means[i], i) for i, facts in enumerate(settings) if facts["sampler"] == sampler)
@@ -93,20 +103,34 @@ def distances(
 
 
 def evaluate_points_cost(
-    swept: Mapping[str, Tensor], facts: Facts, own: Facts, held_out: Tensor, size: int, generator_of: GeneratorOf
+    swept: Mapping[str, Tensor],
+    facts: Facts,
+    own: Facts,
+    held_out: Tensor,
+    size: int,
+    generator_of: GeneratorOf,
+    card: Mapping[str, Any],
 ) -> Findings:
-    """The energy distance of points against the network evaluations that they took.
+    """The energy distance of points against the network evaluations that they took, and the share of stray ones.
+
+    The distance hardly notices a few points that lie between the curves. Without noise in the data there is no tube
+    that points could be outside of, and the distance stands alone.
 
     Args:
         swept: `cost` (settings, S N, 2) and `sampling_seed` (S N,).
         facts: of these, with the settings under `cost`.
         own: of the rung's samples.
         held_out: (M, 2), of which `size` are compared with each seed's samples.
+        card: data/raw/D/card.json, of the noise-free curves.
     """
     seeds = swept["sampling_seed"]
     real = subsets(held_out, size, len(seeds.unique()), generator_of("cost"))
-    measured = [distances("energy_distance", each, seeds, energy_distance, real) for each in swept["cost"]]
-    return cost_findings(facts["cost"], measured, "energy_distance", own)
+    radius, measured = TUBE_DEVIATIONS * card["parameters"]["noise"], []
+    for points in swept["cost"]:
+        row = distances("energy_distance", points, seeds, energy_distance, real)
+        outside = curve_distances(points, card).amin(dim=1) > radius
+        measured.append(row | (averages("outside_tube_share", by_seed(outside, seeds)) if radius else {}))
+    return cost_findings(facts["cost"], measured, own)
 
 
 def evaluate_images_cost(
@@ -114,8 +138,6 @@ def evaluate_images_cost(
     facts: Facts,
     own: Facts,
     held_out: Tensor,
-    size: int,
-    generator_of: GeneratorOf,
     classifier: Classifier,
     normalisation: Normalisation,
     batch_size: int = 256,
@@ -127,18 +149,18 @@ def evaluate_images_cost(
             `sampling_seed` (S N,).
         facts: of these, with the settings under `cost` and `guidance`.
         own: of the rung's samples.
-        held_out: (M, C, H, W) uint8, of which `size` are compared with each seed's samples.
+        held_out: (M, C, H, W) uint8.
         batch_size: images per call of the classifier; doesn't change the numbers.
     """
-    seeds, features = swept["sampling_seed"], judge(classifier, held_out, normalisation, batch_size).features
-    real = subsets(features, size, len(seeds.unique()), generator_of("cost"))
+    seeds = swept["sampling_seed"]
+    real = [judge(classifier, held_out, normalisation, batch_size).features] * len(seeds.unique())
     measured: dict[str, list[dict[str, float]]] = {"cost": [], "guidance": []}
     for table, rows in measured.items():
         for images in swept.get(table, ()):
             seen = judge(classifier, images, normalisation, batch_size)
             row = distances("kernel_distance", seen.features, seeds, kernel_distance, real)
             rows.append(row if table == "cost" else accuracy(seen, swept["labels"], seeds) | row)
-    findings = cost_findings(facts["cost"], measured["cost"], "kernel_distance", own)
+    findings = cost_findings(facts["cost"], measured["cost"], own)
     pairs = zip(facts.get("guidance", ()), measured["guidance"], strict=True)
     guidance: Rows = [{"scale": setting["guidance_scale"], "nfe": setting["nfe"], **row} for setting, row in pairs]
     return findings | Findings(tables={"guidance": guidance} if guidance else {})

@@ -13,7 +13,11 @@ from diffusion_ladder.evaluation.findings import Findings, Rows
 from diffusion_ladder.figures import style
 from diffusion_ladder.figures.style import Exhibit
 
-METRICS = {"energy_distance": "energy distance", "kernel_distance": "kernel distance"}
+METRICS = {  # of what the table cost may hold
+    "energy_distance": "energy distance from held-out data",
+    "kernel_distance": "kernel distance from held-out data",
+    "outside_tube_share": "share of stray points",
+}
 CHARTS = style.palette_of(
     *((style.INK, 8), (style.RULE, 2), (style.GRID, 1), (style.BLUE, 8), (style.ORANGE, 8)),
     *((style.VERMILLION, 8), (style.TRACKED, 4)),
@@ -38,26 +42,33 @@ PANEL_WIDTH, PANEL_HEIGHT = 490, 215  # pixels
 # Quality against cost
 
 
-def cost_metric(rows: Rows) -> str:
-    """The metric that a table of costs holds."""
-    return next(name for name in METRICS if name in rows[0])
+def cost_metrics(rows: Rows) -> list[str]:
+    """The metrics that a table of costs holds."""
+    return [name for name in METRICS if name in rows[0]]
 
 
 def cost_figure(rows: Rows) -> Figure:
-    """A curve for each sampler over the evaluations, bars of one deviation, the knees and the cheapest good setting."""
-    figure = style.blank(1200, 460)
-    axes = style.place_axes(figure, 96, 40, 1070, 350)
+    """A panel for each metric, with a curve for each sampler over the evaluations."""
+    figure, metrics = style.blank(1200, 490), cost_metrics(rows)
+    width = (1070 - 90 * (len(metrics) - 1)) / len(metrics)
+    for index, metric in enumerate(metrics):
+        axes = style.place_axes(figure, 96 + index * (width + 90), 70, width, 350)
+        draw_costs(axes, rows, metric)
+    figure.legend(*axes.get_legend_handles_labels(), loc="upper right", ncols=4)
+    return figure
+
+
+def draw_costs(axes: Axes, rows: Rows, metric: str) -> None:
+    """All samplers' curves, with bars of one deviation, the knees and the cheapest good setting."""
     for sampler in {row["sampler"]: None for row in rows}:
-        draw_cost(axes, [row for row in rows if row["sampler"] == sampler], cost_metric(rows))
+        draw_cost(axes, [row for row in rows if row["sampler"] == sampler], metric)
     evaluations = sorted({int(row["nfe"]) for row in rows})
     axes.set(xscale="log", xlabel="evaluations of the network for one sample")
-    axes.set_title(f"{METRICS[cost_metric(rows)]} from held-out data, the lower the better")
+    axes.set_title(METRICS[metric])
     axes.xaxis.set_major_locator(FixedLocator(spaced(evaluations)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.axhline(0, color=style.RULE, lw=1.5)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4)
-    return figure
 
 
 def spaced(evaluations: list[int]) -> list[int]:
@@ -76,7 +87,7 @@ def draw_cost(axes: Axes, curve: Rows, metric: str) -> None:
     nfe, values = [row["nfe"] for row in curve], [row[metric] for row in curve]
     axes.errorbar(nfe, values, yerr=[row[f"{metric}_std"] for row in curve], label=style.SAMPLERS[name], **look)
     for row in curve:
-        if row["is_knee"]:
+        if row["is_knee"] and metric == cost_metrics(curve)[0]:
             axes.plot(row["nfe"], row[metric], "o", mfc="none", mec=colour, mew=2, ms=17)
         if row["is_cheapest_good"]:
             axes.plot(row["nfe"], row[metric], "*", color=style.TRACKED, mec=style.INK, ms=19, zorder=5)
@@ -85,17 +96,17 @@ def draw_cost(axes: Axes, curve: Rows, metric: str) -> None:
 def cost_exhibit(findings: Findings) -> Exhibit:
     """cost.png."""
     rows = findings.tables["cost"]
-    metric = METRICS[cost_metric(rows)]
+    metric = " and the ".join(METRICS[name] for name in cost_metrics(rows))
     best, own = setting_in_words(chosen(rows)), bool(findings.numbers["default_is_cheapest_good"])
     verdict = "which is how this rung's samples are drawn" if own else "but this rung's samples are drawn otherwise"
     return Exhibit(
         "cost.png",
         "Quality against cost",
-        f"The {metric} of samples from held-out data over the evaluations of the network that a sample takes, by "
-        "sampler; bars are one standard deviation over the sampling seeds, all of which start from the same noise. A "
+        f"The {metric} over the evaluations of the network that a sample takes, by sampler, the lower the better; bars "
+        "are one standard deviation over the sampling seeds, and all samplers start from the same noise. A "
         "ring marks a curve's knee, after which more evaluations pay little (the point farthest below the chord of the "
         f"curve, over the logarithm of the evaluations). The star is the cheapest setting within one deviation of the "
-        f"best: {best}, {verdict}.",
+        f"best{' by both measures' if len(cost_metrics(rows)) > 1 else ''}: {best}, {verdict}.",
         f"Line chart of the {metric} over the evaluations for {len({row['sampler'] for row in rows})} samplers. The "
         f"cheapest good setting is {best}.",
         chart(cost_figure(rows)),
