@@ -112,6 +112,12 @@ def test_every_stage_has_a_description():
         assert definition.get("do", definition)["desc"]
 
 
+def test_every_stage_takes_the_place_of_its_shell():
+    for name, definition in yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"].items():
+        command = definition.get("do", definition)["cmd"]
+        assert command.removesuffix(" ${key}") == f"exec env PYTHONPATH=src python stages/{name}.py"
+
+
 def test_nothing_is_left_to_do_after_a_run(smoke):
     assert stale(smoke) == set()
     again = run(["dvc", "repro"], smoke)
