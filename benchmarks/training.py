@@ -98,8 +98,8 @@ def ours(task: Task, runtime: Runtime, change: Callable[[nn.Module], object] = l
         rung.network.compile(mode=runtime.compile)
     data, labels = (tensor.to(chosen.device) for tensor in (task.images, task.labels))
     scheduler = build_scheduler(task.model.schedulers.training, task.model.schedule)
-    steps = loop.train(rung, scheduler, data, labels, task.model.training, 0, chosen.precision)
-    return Contender(steps, lambda: compute.configure(runtime))
+    given = loop.Task(rung, scheduler, data, labels, task.model.training, 0, chosen.precision)
+    return Contender(loop.train(given), lambda: compute.configure(runtime))
 
 
 def plain_unet(task: Task, device: torch.device) -> plain_diffusers.UNet2DModel:

@@ -12,7 +12,7 @@ from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_s
 from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.preview import draw_preview
 from diffusion_ladder.training.ema import ema_decay, half_life
-from diffusion_ladder.training.loop import zero_loss
+from diffusion_ladder.training.loop import Task, zero_loss
 from diffusion_ladder.training.session import Session
 
 
@@ -66,17 +66,12 @@ def train_rung(stage: Stage, processes: Processes) -> None:
     if notice is not None:
         print(f"{stage.label}: {notice}")
     data, labels = (tensors[name].to(stage.device) for name in ("train", "train_labels"))
+    settings, seed = stage.parameter(f"{model}.training"), stage.parameter("seed")
+    task = Task(rung, scheduler, data, labels, settings, seed, stage.precision)
     previews = stage.parameter(f"{model}.previews")
-    session = Session(
-        stage,
-        rung,
-        data,
-        labels,
-        lambda averaged: draw_preview(averaged, previews, stage.parameter("seed"), stage.precision),
-        processes,
-    )
+    session = Session(stage, task, lambda averaged: draw_preview(averaged, previews, seed, stage.precision), processes)
     with session.locked():
-        session.run(scheduler)
+        session.run()
         if session.is_main:
             facts = facts_of(session, metadata, tensors["train"]) | {"computed_with": circumstances_of(stage)}
             save_rung(rung, f"models/{stage.key}", scheduler, facts)

@@ -10,17 +10,15 @@ import shutil
 import pytest
 import torch
 from conftest import PROJECT
-from test_training import TRAINING, new_rung, points
+from test_training import TRAINING, new_rung, task_of
 
 from diffusion_ladder.artifacts import read_metadata, read_tensors, serialise
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.rungs import build_scheduler
 from diffusion_ladder.runtime import Stage
 from diffusion_ladder.training.checkpoint import Checkpoints, state_tensors
 from diffusion_ladder.training.history import BINS, COLUMNS, History
 from diffusion_ladder.training.loop import draw_batch, initial_state, train
 
-DATA, LABELS = points(), torch.zeros(100, dtype=torch.int64)
 KEY = "0123456789abcdef" * 4
 
 
@@ -30,11 +28,9 @@ class Run:
     def __init__(self, folder, key=KEY, seed=0):
         self.rung = new_rung()
         self.state, self.history = initial_state(self.rung, TRAINING), History(TRAINING, 1000, torch.device("cpu"))
-        self.checkpoints = Checkpoints(
-            folder, "test", key, 0.0, lambda step: draw_batch(self.rung, DATA, LABELS, TRAINING, step, seed)
-        )
-        scheduler = build_scheduler("ddpm", self.rung.schedule)
-        self.steps = train(self.rung, scheduler, DATA, LABELS, TRAINING, seed, state=self.state)
+        task = task_of(self.rung, seed=seed)
+        self.checkpoints = Checkpoints(folder, "test", key, 0.0, lambda step: draw_batch(task, step))
+        self.steps = train(task, self.state)
 
     def go_on(self, until):
         while self.state.steps < until:
@@ -192,7 +188,7 @@ def test_another_process_is_kept_out_and_litter_is_removed(tmp_path):
 
 def test_the_log_is_the_mean_over_the_steps_since_the_row_before(tmp_path):
     run, steps = Run(tmp_path), []
-    for step in train(run.rung, build_scheduler("ddpm", run.rung.schedule), DATA, LABELS, TRAINING, 0):
+    for step in train(task_of(run.rung)):
         steps.append(step)
         run.history.add(step)
         if run.history.row_is_due:

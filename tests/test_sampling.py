@@ -17,7 +17,7 @@ from diffusion_ladder.params import MLPNetwork, Sampling
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import draw_samples, frame_indices
-from diffusion_ladder.training.loop import draw_batch, train
+from diffusion_ladder.training.loop import Task, draw_batch, train
 
 SCHEDULE = TRAINING_SCHEDULE.model_copy(update={"beta_end": 0.02})
 SAMPLING = Sampling(
@@ -275,7 +275,7 @@ def test_training_and_sampling_have_one_range_of_values():
     schedule = SCHEDULE.model_copy(update={"prediction_type": "sample"})
     images = rung(sample_shape=(1, 4, 4), normalisation=IMAGES, schedule=schedule)
     training = SimpleNamespace(batch_size=8, label_dropout=0.0, class_weights=None, flip=False, pairing="independent")
-    batch = draw_batch(images, pixels, torch.zeros(8), training, step=0, seed=0)
+    batch = draw_batch(Task(images, None, pixels, torch.zeros(8), training, seed=0), step=0)
     assert (batch.x0.min(), batch.x0.max()) == (-1, 1)
 
     class Repeats(GaussianDenoiser):
@@ -300,7 +300,8 @@ def test_drawing_samples_while_training_repeats_no_noise_and_changes_no_weight()
     for interrupted in (False, True):
         trained = rung(network=build_network(network, (2,), None, 0, "gaussian"))
         losses.append([])
-        for step in train(trained, build_scheduler("ddpm", SCHEDULE), data, torch.zeros(32), settings, seed=0):
+        task = Task(trained, build_scheduler("ddpm", SCHEDULE), data, torch.zeros(32), settings, seed=0)
+        for step in train(task):
             losses[-1].append(step.loss.item())
             if interrupted:
                 draw_samples(trained, "ddpm", SAMPLING, 5, 8, seed=0)

@@ -14,6 +14,7 @@ from diffusion_ladder.rungs import Rung, build_network, build_scheduler
 from diffusion_ladder.training.checkpoint import restore_state, state_tensors
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
 from diffusion_ladder.training.loop import (
+    Task,
     batch_indices,
     draw_batch,
     indices_of,
@@ -78,6 +79,13 @@ def points(count=100):
     return torch.randn(count, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([3.0, 0.5])
 
 
+def task_of(rung=None, data=None, labels=None, settings=TRAINING, seed=0, **changes):
+    """What a training is given; unless told otherwise, a new rung, a hundred points and an own scheduler."""
+    rung, data = rung or new_rung(), points() if data is None else data
+    labels = torch.zeros(len(data), dtype=torch.int64) if labels is None else labels
+    return Task(rung, build_scheduler("ddpm", rung.schedule), data, labels, settings, seed, **changes)
+
+
 def test_each_example_is_seen_once_before_any_is_seen_twice():
     seen = torch.cat([batch_indices(step, 30, 100, 0, "test") for step in range(10)])
     for epoch in range(3):
@@ -91,24 +99,22 @@ def test_a_batch_larger_than_the_data_takes_several_epochs():
 
 def test_every_timestep_is_trained_on_the_last_too():
     rung = new_rung(schedule=SCHEDULE.model_copy(update={"T": 10}))
-    data, labels = points(), torch.zeros(100, dtype=torch.int64)
-    drawn = [draw_batch(rung, data, labels, TRAINING, step, 0).timesteps for step in range(50)]
+    drawn = [draw_batch(task_of(rung), step).timesteps for step in range(50)]
     counts = torch.bincount(torch.cat(drawn), minlength=10)
     assert len(counts) == 10
     assert (counts - 320).abs().max() < 5 * 320**0.5  # uniform, within five standard deviations
 
 
 def test_a_batch_follows_from_the_step_alone():
-    data, labels = points(), torch.zeros(100, dtype=torch.int64)
-    once, again, next_one = (draw_batch(new_rung(), data, labels, TRAINING, step, 0) for step in (3, 3, 4))
+    once, again, next_one = (draw_batch(task_of(), step) for step in (3, 3, 4))
     assert torch.equal(once.noise, again.noise)
     assert torch.equal(once.x0, again.x0)
     assert not torch.equal(once.noise, next_one.noise)
 
 
 def test_the_noise_is_standard_normal_and_the_data_are_normalised():
-    data, labels = points(10_000) + torch.tensor([1.0, -2.0]), torch.zeros(10_000, dtype=torch.int64)
-    batch = draw_batch(new_rung(), data, labels, TRAINING.model_copy(update={"batch_size": 10_000}), 0, 0)
+    data = points(10_000) + torch.tensor([1.0, -2.0])
+    batch = draw_batch(task_of(data=data, settings=TRAINING.model_copy(update={"batch_size": 10_000})), 0)
     for values in (batch.noise, batch.x0):
         assert values.mean(0).abs().max() < 0.05
         assert (values.std(0) - 1).abs().max() < 0.05
@@ -118,7 +124,7 @@ def test_labels_are_dropped_at_the_rate_that_was_asked_for():
     rung = new_rung(num_classes=2, null_label=2)
     settings = TRAINING.model_copy(update={"batch_size": 4000, "label_dropout": 0.1})
     labels = torch.arange(4000) % 2
-    batch = draw_batch(rung, points(4000), labels, settings, 0, 0)
+    batch = draw_batch(task_of(rung, points(4000), labels, settings), 0)
     assert (batch.labels == 2).float().mean() == pytest.approx(0.1, abs=0.02)
     kept = batch.labels != 2
     expected = labels[batch_indices(0, 4000, 4000, 0, "test")]
@@ -130,31 +136,33 @@ def test_class_weights_are_the_shares_of_the_classes_and_all_examples_of_a_class
         torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     ]
     settings = TRAINING.model_copy(update={"batch_size": 20_000, "class_weights": [1.0, 2.0, 1.0]})
-    indices = indices_of(0, labels, settings, 0, "test")
+    indices = indices_of(task_of(labels=labels, settings=settings), 0)
     shares = labels[indices].bincount() / 20_000
     torch.testing.assert_close(shares, torch.tensor([0.25, 0.5, 0.25]), rtol=0, atol=0.015)  # four deviations and more
     rare = indices[labels[indices] == 2].bincount(minlength=1000)[labels == 2]
     assert (rare - 500).abs().max() < 5 * 500**0.5
-    assert torch.equal(indices, indices_of(0, labels, settings, 0, "test"))
-    assert not torch.equal(indices, indices_of(1, labels, settings, 0, "test"))
+    task = task_of(labels=labels, settings=settings)
+    other, again = (indices_of(task, step) for step in (1, 0))  # what the task remembers changes nothing
+    assert torch.equal(indices, again)
+    assert not torch.equal(indices, other)
 
 
 def test_without_class_weights_the_examples_are_those_of_the_shuffles():
     labels = torch.arange(100) % 2
     for step in range(5):
         expected = batch_indices(step, TRAINING.batch_size, 100, 3, "test")
-        assert torch.equal(indices_of(step, labels, TRAINING, 3, "test"), expected)
+        assert torch.equal(indices_of(task_of(labels=labels, seed=3), step), expected)
 
 
 def test_a_class_weight_without_examples_is_refused():
     settings = TRAINING.model_copy(update={"class_weights": [1.0, 1.0, 1.0]})
     with pytest.raises(UserError, match="class_weights: the training split has no example of class 1"):
-        indices_of(0, torch.tensor([0, 2, 2]), settings, 0, "test")
+        indices_of(task_of(labels=torch.tensor([0, 2, 2]), settings=settings), 0)
 
 
 def test_the_loss_is_algorithm_1():
     rung, scheduler = new_rung(), build_scheduler("ddpm", SCHEDULE)
-    batch = draw_batch(rung, points(), torch.zeros(100, dtype=torch.int64), TRAINING, 0, 0)
+    batch = draw_batch(task_of(rung), 0)
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.01, 1000, dtype=torch.float64), 0)[batch.timesteps][:, None]
     x_t = (alpha_bar.sqrt() * batch.x0 + (1 - alpha_bar).sqrt() * batch.noise).float()
     expected = (rung.network(x_t, batch.timesteps) - batch.noise).square().mean()
@@ -179,7 +187,7 @@ def snr_at(timesteps):
 def test_each_target_and_weight_is_what_its_paper_says(name, weighting, prediction_type):
     schedule = SCHEDULE.model_copy(update={"prediction_type": prediction_type})
     rung = new_rung(network=Parrot(), schedule=schedule)
-    batch = draw_batch(rung, points(), torch.zeros(100, dtype=torch.int64), TRAINING, 0, 0)
+    batch = draw_batch(task_of(rung), 0)
     snr = snr_at(batch.timesteps)
     signal, noise = (snr / (1 + snr)).sqrt()[:, None], (1 / (1 + snr)).sqrt()[:, None]
     target = {"epsilon": batch.noise, "sample": batch.x0, "v_prediction": signal * batch.noise - noise * batch.x0}
@@ -198,14 +206,14 @@ def test_training_at_zero_terminal_snr_stays_finite(weighting, prediction_type):
     schedule = SCHEDULE.model_copy(update={"T": 4, "rescale_betas_zero_snr": True, "prediction_type": prediction_type})
     settings = TRAINING.model_copy(update={"loss_weight": LossWeight(name=weighting, gamma=5.0)})
     rung = new_rung(schedule=schedule)
-    steps = list(train(rung, build_scheduler("ddpm", schedule), points(), torch.zeros(100), settings, seed=0))
+    steps = list(train(task_of(rung, settings=settings)))
     assert all(step.loss.isfinite() and step.gradient_norm.isfinite() for step in steps)
 
 
 def test_epsilon_at_zero_terminal_snr_is_not_trained():
     schedule = SCHEDULE.model_copy(update={"rescale_betas_zero_snr": True, "prediction_type": "epsilon"})
     rung = new_rung(schedule=schedule)
-    steps = train(rung, build_scheduler("ddpm", schedule), points(), torch.zeros(100), TRAINING, seed=0)
+    steps = train(task_of(rung))
     with pytest.raises(ValueError, match="pure noise"):
         next(steps)
 
@@ -255,16 +263,15 @@ def test_the_decay_rises_to_its_longest():
 
 
 def test_the_loop_is_adamw_on_algorithm_1_with_an_average_after_each_step():
-    data, labels = points(), torch.zeros(100, dtype=torch.int64)
     trained = new_rung()
-    steps = list(train(trained, build_scheduler("ddpm", SCHEDULE), data, labels, TRAINING, seed=0))
+    steps = list(train(task_of(trained)))
     plain = new_rung()
     optimiser = torch.optim.AdamW(plain.network.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     average = [parameter.detach().clone() for parameter in plain.network.parameters()]
     scheduler = build_scheduler("ddpm", SCHEDULE)
     for step in range(TRAINING.steps):
         optimiser.param_groups[0]["lr"] = learning_rate_at(step, TRAINING)
-        batch = draw_batch(plain, data, labels, TRAINING, step, 0)
+        batch = draw_batch(task_of(plain), step)
         loss = losses_of(plain, scheduler, batch, UNIFORM, torch.float32).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -280,11 +287,10 @@ def test_the_loop_is_adamw_on_algorithm_1_with_an_average_after_each_step():
 
 
 def test_training_twice_gives_the_same_bits_and_leaves_the_global_generator_alone():
-    data, labels = points(), torch.zeros(100, dtype=torch.int64)
     before = torch.get_rng_state()
     rungs = [new_rung(), new_rung()]
     for rung in rungs:
-        list(train(rung, build_scheduler("ddpm", SCHEDULE), data, labels, TRAINING, seed=0))
+        list(train(task_of(rung)))
     assert torch.equal(torch.get_rng_state(), before)
     for one, other in zip(rungs[0].network.parameters(), rungs[1].network.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -292,17 +298,14 @@ def test_training_twice_gives_the_same_bits_and_leaves_the_global_generator_alon
 
 def test_training_lowers_the_loss_below_that_of_predicting_nothing():
     settings = TRAINING.model_copy(update={"steps": 300, "batch_size": 256})
-    data, labels = points(1000), torch.zeros(1000, dtype=torch.int64)
-    losses = [float(s.loss) for s in train(new_rung(), build_scheduler("ddpm", SCHEDULE), data, labels, settings, 0)]
+    losses = [float(step.loss) for step in train(task_of(data=points(1000), settings=settings))]
     assert sum(losses[-50:]) / 50 < 0.6  # the zero predictor's is 1
 
 
 def test_bf16_and_float32_losses_agree_within_two_percent():
-    data, labels = points(), torch.zeros(100, dtype=torch.int64)
     losses = {}
     for precision in (torch.float32, torch.bfloat16):
-        steps = train(new_rung(), build_scheduler("ddpm", SCHEDULE), data, labels, TRAINING, 0, precision)
-        losses[precision] = [float(step.loss) for step in steps]
+        losses[precision] = [float(step.loss) for step in train(task_of(precision=precision))]
     assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=0.02)
     assert losses[torch.bfloat16] != losses[torch.float32]
 
@@ -318,9 +321,8 @@ def test_optimal_transport_pairs_as_an_exhaustive_search_does_and_keeps_every_no
 
 
 def test_paired_batches_differ_from_independent_ones_in_the_order_of_the_noise_alone():
-    data, labels = points(), torch.zeros(100, dtype=torch.int64)
     settings = TRAINING.model_copy(update={"pairing": "optimal_transport"})
-    independent, paired = (draw_batch(new_rung(), data, labels, each, 3, 0) for each in (TRAINING, settings))
+    independent, paired = (draw_batch(task_of(settings=each), 3) for each in (TRAINING, settings))
     assert torch.equal(independent.x0, paired.x0)
     assert torch.equal(independent.timesteps, paired.timesteps)
     assert not torch.equal(independent.noise, paired.noise)
@@ -332,7 +334,7 @@ def test_half_of_the_images_are_mirrored_and_nothing_else_changes():
     rung = new_rung(sample_shape=(1, 4, 4), normalisation=IMAGES)
     settings = TRAINING.model_copy(update={"flip": True, "batch_size": 1000})
     plain, flipped = (
-        draw_batch(rung, images, torch.zeros(8), each, 0, 0)
+        draw_batch(task_of(rung, images, settings=each), 0)
         for each in (settings.model_copy(update={"flip": False}), settings)
     )
     mirrored = (flipped.x0 == plain.x0.flip(3)).flatten(1).all(1)
@@ -370,10 +372,9 @@ def test_muon_makes_the_singular_values_of_a_hidden_matrix_update_alike_and_adam
 
 def test_muon_lowers_the_loss_and_keeps_all_its_moments_in_one_state():
     settings = TRAINING.model_copy(update={"optimiser": "muon", "steps": 200})
-    rung, data, labels = new_rung(), points(1000), torch.zeros(1000, dtype=torch.int64)
+    rung = new_rung()
     state = initial_state(rung, settings)
-    steps = train(rung, build_scheduler("ddpm", SCHEDULE), data, labels, settings, 0, state=state)
-    losses = [float(step.loss) for step in steps]
+    losses = [float(step.loss) for step in train(task_of(rung, points(1000), settings=settings), state)]
     assert sum(losses[-50:]) / 50 < 0.7
     assert set(state.optimiser.state) == set(rung.network.parameters())
 
@@ -381,17 +382,17 @@ def test_muon_lowers_the_loss_and_keeps_all_its_moments_in_one_state():
 def test_of_several_averages_the_one_with_the_least_loss_under_new_noise_is_taken():
     choice = EmaChoice(decays=[0.5, 0.9999], batches=4)
     settings = TRAINING.model_copy(update={"steps": 60, "ema_choice": choice, "ema_warmup": 1})
-    rung, data, labels = new_rung(), points(500), torch.zeros(500, dtype=torch.int64)
-    scheduler, state = build_scheduler("ddpm", SCHEDULE), initial_state(rung, settings)
-    for _ in train(rung, scheduler, data, labels, settings, 0, state=state):
+    rung = new_rung()
+    task, state = task_of(rung, points(500), settings=settings), initial_state(rung, settings)
+    for _ in train(task, state):
         pass
     taken = [parameter.detach().clone() for parameter in rung.network.parameters()]
     losses = {}
     for average in [*state.candidates, state.average]:
         average.copy_to(rung.network)
-        batches = [draw_batch(rung, data, labels, settings, step, 0) for step in range(60, 64)]
+        batches = [draw_batch(task, step) for step in range(60, 64)]
         losses[average.longest] = float(
-            sum(losses_of(rung, scheduler, b, UNIFORM, torch.float32).mean() for b in batches)
+            sum(losses_of(rung, task.scheduler, b, UNIFORM, torch.float32).mean() for b in batches)
         )
     assert state.average.longest == min(losses, key=losses.get)
     assert losses[0.9999] > 1.1 * min(losses.values())  # the first weights are still in it
@@ -404,7 +405,7 @@ def test_an_average_of_the_same_decay_does_not_depend_on_the_others():
         settings = TRAINING.model_copy(update={"ema_decay": decay, "ema_choice": EmaChoice(decays=others, batches=1)})
         rung = new_rung()
         state = initial_state(rung, settings)
-        for _ in train(rung, build_scheduler("ddpm", SCHEDULE), points(), torch.zeros(100), settings, 0, state=state):
+        for _ in train(task_of(rung, settings=settings), state):
             pass
         averages[decay] = (state.candidates or [state.average])[0].average
     assert all(torch.equal(a, b) for a, b in zip(*averages.values(), strict=True))
@@ -414,17 +415,17 @@ def test_an_average_of_the_same_decay_does_not_depend_on_the_others():
 def test_training_goes_on_from_the_tensors_of_its_state_bit_for_bit(optimiser):
     choice = EmaChoice(decays=[0.5], batches=2)
     settings = TRAINING.model_copy(update={"optimiser": optimiser, "ema_choice": choice})
-    scheduler, data, labels = build_scheduler("ddpm", SCHEDULE), points(), torch.zeros(100, dtype=torch.int64)
     rungs = [new_rung(), new_rung(), new_rung()]
+    tasks = [task_of(rung, settings=settings) for rung in rungs]
     states = [initial_state(rung, settings) for rung in rungs]
-    for _ in train(rungs[0], scheduler, data, labels, settings, 0, state=states[0]):
+    for _ in train(tasks[0], states[0]):
         pass
-    interrupted = train(rungs[1], scheduler, data, labels, settings, 0, state=states[1])
+    interrupted = train(tasks[1], states[1])
     for _ in range(7):
         next(interrupted)
     kept = {name: tensor.clone() for name, tensor in state_tensors(states[1]).items()}
     restore_state(states[2], kept, 7)
-    for _ in train(rungs[2], scheduler, data, labels, settings, 0, state=states[2]):
+    for _ in train(tasks[2], states[2]):
         pass
     whole, resumed = state_tensors(states[0]), state_tensors(states[2])
     assert set(whole) == set(resumed)

@@ -120,32 +120,61 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int, model: str)
     return indices
 
 
-def weighted_indices(step: int, labels: Tensor, settings: Training, seed: int, model: str) -> Tensor:
+@dataclass(frozen=True)
+class Task:
+    """What a training is given; none of it changes from step to step, but for the network that is trained in place.
+
+    Attributes:
+        rung: the model, its network on the device of `data`.
+        scheduler: gives x_t (`add_noise`).
+        data: (N, C, H, W) uint8 or (N, D) float32, in data units.
+        labels: (N,) int64; used by conditional models.
+        settings: steps, batch size, learning rate and so on.
+        seed: the root seed.
+        precision: of matrix products; loss, optimiser and average stay in float32.
+    """
+
+    rung: Rung
+    scheduler: Any
+    data: Tensor
+    labels: Tensor
+    settings: Training
+    seed: int
+    precision: torch.dtype = torch.float32
+
+    @functools.cached_property
+    def by_class(self) -> tuple[Tensor, Tensor]:
+        """The examples in the order of their classes, (N,) indices, and how many each class has, (K,); on the CPU.
+
+        Raises:
+            UserError: a class of `settings.class_weights` has no example.
+        """
+        labels = self.labels.cpu()
+        counts = labels.bincount(minlength=len(self.settings.class_weights or []))
+        if not counts.all():
+            key, empty = f"models.{self.rung.model}.training.class_weights", counts.argmin().item()
+            raise UserError(f"{key}: the training split has no example of class {empty}")
+        return labels.argsort(stable=True), counts
+
+
+def weighted_indices(task: Task, step: int) -> Tensor:
     """The examples of a step (counted from 0) where the classes have shares of their own: (B,) indices.
 
     Each is drawn on its own: first a class by `settings.class_weights`, then one of its examples, all alike.
-
-    Raises:
-        UserError: a class has no example.
     """
-    weights = torch.tensor(settings.class_weights, dtype=torch.float64)  # (K,)
-    labels = labels.cpu()
-    counts = labels.bincount(minlength=len(weights))  # (K,)
-    if not counts.all():
-        empty = counts.argmin().item()
-        raise UserError(f"models.{model}.training.class_weights: the training split has no example of class {empty}")
-    random = generator(seed, "train", model, "order", "weighted", step)
-    classes = weights.multinomial(settings.batch_size, replacement=True, generator=random)  # (B,)
-    within = (torch.rand(settings.batch_size, generator=random, dtype=torch.float64) * counts[classes]).long()
-    by_class = labels.argsort(stable=True)  # (N,)
-    return by_class[(counts.cumsum(0) - counts)[classes] + within]
+    examples, counts = task.by_class
+    size, random = task.settings.batch_size, generator(task.seed, "train", task.rung.model, "order", "weighted", step)
+    weights = torch.tensor(task.settings.class_weights, dtype=torch.float64)  # (K,)
+    classes = weights.multinomial(size, replacement=True, generator=random)  # (B,)
+    within = (torch.rand(size, generator=random, dtype=torch.float64) * counts[classes]).long()
+    return examples[(counts.cumsum(0) - counts)[classes] + within]
 
 
-def indices_of(step: int, labels: Tensor, settings: Training, seed: int, model: str) -> Tensor:
+def indices_of(task: Task, step: int) -> Tensor:
     """The examples of a step: (B,) indices."""
-    if settings.class_weights is not None:
-        return weighted_indices(step, labels, settings, seed, model)
-    return batch_indices(step, settings.batch_size, len(labels), seed, model)
+    if task.settings.class_weights is not None:
+        return weighted_indices(task, step)
+    return batch_indices(step, task.settings.batch_size, len(task.labels), task.seed, task.rung.model)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -153,25 +182,26 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def draw_batch(rung: Rung, data: Tensor, labels: Tensor, settings: Training, step: int, seed: int) -> Batch:
+def draw_batch(task: Task, step: int) -> Batch:
     """Lines 2 to 4 of algorithm 1: x_0 from the data, t uniform over all T steps, epsilon standard normal."""
-    indices = sent(indices_of(step, labels, settings, seed, rung.model), data.device)
-    x0 = normalise(data[indices], rung.normalisation)
-    random = generator(seed, "train", rung.model, "noise", step)
+    rung, settings = task.rung, task.settings
+    indices = sent(indices_of(task, step), task.data.device)
+    x0 = normalise(task.data[indices], rung.normalisation)
+    random = generator(task.seed, "train", rung.model, "noise", step)
     timesteps = torch.randint(rung.schedule.T, (len(x0),), generator=random)
     noise = torch.randn(x0.shape, generator=random)
-    chosen = None
+    labels = None
     if rung.num_classes:
-        chosen = labels[indices]
+        labels = task.labels[indices]
         if rung.null_label is not None:  # classifier-free guidance (arXiv 2207.12598), algorithm 1
             dropped = torch.rand(len(x0), generator=random) < settings.label_dropout
-            chosen = chosen.masked_fill(sent(dropped, chosen.device), rung.null_label)
+            labels = labels.masked_fill(sent(dropped, labels.device), rung.null_label)
     if settings.flip:
         mirrored = sent(torch.rand(len(x0), generator=random) < 0.5, x0.device)
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
     if settings.pairing == "optimal_transport":
         noise = transported(x0.cpu(), noise)
-    return Batch(x0, sent(timesteps, x0.device), sent(noise, x0.device), chosen)
+    return Batch(x0, sent(timesteps, x0.device), sent(noise, x0.device), labels)
 
 
 def losses_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight, precision: torch.dtype) -> Tensor:
@@ -204,54 +234,29 @@ def zero_loss(rung: Rung, weighting: LossWeight, data_mean_square: float) -> flo
 
 
 @torch.no_grad()
-def best_average(
-    rung: Rung,
-    scheduler: Any,
-    data: Tensor,
-    labels: Tensor,
-    settings: Training,
-    seed: int,
-    precision: torch.dtype,
-    state: TrainingState,
-) -> ExponentialMovingAverage:
+def best_average(task: Task, state: TrainingState) -> ExponentialMovingAverage:
     """The average with the least loss, chosen after training as Karras et al. (arXiv 2312.02696) advise.
 
     The losses are on the batches that training would have seen next: known examples under new noise. The held-out
     examples stay out of it, so that the evaluation on them remains fair.
     """
+    settings = task.settings
     steps = range(settings.steps, settings.steps + settings.ema_choice.batches)
-    batches = [draw_batch(rung, data, labels, settings, step, seed) for step in steps]
+    batches = [draw_batch(task, step) for step in steps]
 
     def loss(average: ExponentialMovingAverage) -> float:
         average.copy_to(state.network)
-        losses = [losses_of(rung, scheduler, batch, settings.loss_weight, precision) for batch in batches]
-        return torch.cat(losses).mean().item()
+        parts = (losses_of(task.rung, task.scheduler, each, settings.loss_weight, task.precision) for each in batches)
+        return torch.cat(list(parts)).mean().item()
 
     return min(state.averages().values(), key=loss)
 
 
-def train(
-    rung: Rung,
-    scheduler: Any,
-    data: Tensor,
-    labels: Tensor,
-    settings: Training,
-    seed: int,
-    precision: torch.dtype = torch.float32,
-    state: TrainingState | None = None,
-    processes: Processes = ONE_PROCESS,
-) -> Iterator[Step]:
+def train(task: Task, state: TrainingState | None = None, processes: Processes = ONE_PROCESS) -> Iterator[Step]:
     """Train a rung's network in place; at the end it holds the averaged weights.
 
     Args:
-        rung: the model, its network on the device of `data`.
-        scheduler: gives x_t (`add_noise`).
-        data: (N, C, H, W) uint8 or (N, D) float32, in data units.
-        labels: (N,) int64; used by conditional models.
-        settings: steps, batch size, learning rate and so on.
-        seed: the root seed.
-        precision: of matrix products; loss, optimiser and average stay in float32.
-        state: of this rung's network, from which to go on; None to begin.
+        state: of the rung's network, from which to go on; None to begin.
         processes: among which each batch is shared; state and steps are the same in all of them.
 
     Yields:
@@ -261,6 +266,7 @@ def train(
         ProcessLostError: another process has ended; `state` is that after the last whole step.
         ValueError: epsilon is to be predicted at zero terminal SNR.
     """
+    rung, settings = task.rung, task.settings
     refuse_undefined_target(rung.schedule.prediction_type, noise_schedule(rung.schedule).alpha_bar)
     state = state or initial_state(rung, settings)
     parameters = list(state.network.parameters())
@@ -269,8 +275,8 @@ def train(
     for step in range(state.steps, settings.steps):
         for group in state.optimiser.param_groups:
             group["lr"] = learning_rate_at(step, settings)
-        batch = draw_batch(rung, data, labels, settings, step, seed)
-        part = losses_of(shared, scheduler, batch.rows(share), settings.loss_weight, precision)
+        batch = draw_batch(task, step)
+        part = losses_of(shared, task.scheduler, batch.rows(share), settings.loss_weight, task.precision)
         state.optimiser.zero_grad()
         processes.backward(part, settings.batch_size)
         losses = processes.gather(part.detach(), share.start, settings.batch_size)
@@ -283,5 +289,5 @@ def train(
         yield Step(state.steps, losses.mean(), losses, batch.timesteps, gradient_norm, rate)
     state.network.eval()
     if state.candidates:
-        state.average = best_average(rung, scheduler, data, labels, settings, seed, precision, state)
+        state.average = best_average(task, state)
     state.average.copy_to(state.network)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from torch import Tensor
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from diffusion_ladder.rungs import Rung
 from diffusion_ladder.runtime import Stage
 from diffusion_ladder.training.checkpoint import Checkpoints, give_to_all, noted_signals
 from diffusion_ladder.training.history import History
-from diffusion_ladder.training.loop import draw_batch, initial_state, train
+from diffusion_ladder.training.loop import Task, draw_batch, initial_state, train
 
 CHECKPOINTS = Path(".checkpoints")
 
@@ -39,38 +39,28 @@ class Session:
     def __init__(
         self,
         stage: Stage,
-        rung: Rung,
-        data: Tensor,
-        labels: Tensor,
+        task: Task,
         draw_preview: DrawPreview,
         processes: Processes,
     ) -> None:
         """Get ready; nothing is read or written yet.
 
         Args:
-            stage: lists the rung's settings, the seed and the runtime.
-            rung: with fresh weights, on the stage's device.
-            data: (N, C, H, W) uint8 or (N, D) float32, in data units, on the device.
-            labels: (N,) int64, on the device.
+            stage: lists the rung's previews and the runtime.
+            task: its rung with fresh weights, all of it on the stage's device.
             draw_preview: what the previews are drawn with.
             processes: among which each batch is shared.
         """
-        self.stage, self.rung, self.data, self.labels = stage, rung, data, labels
+        self.stage, self.task, self.rung, self.settings = stage, task, task.rung, task.settings
         self.draw_preview, self.processes = draw_preview, processes
-        self.settings = stage.parameter(f"models.{stage.key}.training")
         shares = stage.parameter(f"models.{stage.key}.previews").at
         self.previewed = {max(1, round(share * self.settings.steps)) for share in shares}  # steps
         if (mode := stage.parameter("runtime").compile) != "never":
-            rung.network.compile(mode=mode)  # in place: the weights keep their names
-        self.state = initial_state(rung, self.settings)
-        self.history = History(self.settings, rung.schedule.T, stage.device)
-        seed, key = stage.parameter("seed"), stage.fingerprint()
+            self.rung.network.compile(mode=mode)  # in place: the weights keep their names
+        self.state = initial_state(self.rung, self.settings)
+        self.history = History(self.settings, self.rung.schedule.T, stage.device)
         self.checkpoints = Checkpoints(
-            CHECKPOINTS,
-            stage.key,
-            key,
-            stage.checkpoint_seconds,
-            lambda step: draw_batch(rung, data, labels, self.settings, step, seed),
+            CHECKPOINTS, stage.key, stage.fingerprint(), stage.checkpoint_seconds, lambda step: draw_batch(task, step)
         )
 
     @property
@@ -82,13 +72,13 @@ class Session:
         """Keep other runs from training the same model."""
         return self.checkpoints.locked() if self.is_main else nullcontext()
 
-    def run(self, scheduler: Any) -> None:
+    def run(self) -> None:
         """Train to the end; SIGINT, SIGTERM and the loss of another process save and end it before."""
         self.begin()
         first, start = self.state.steps, time.perf_counter()
         with noted_signals(repeated=self.processes.count > 1) as signals, self.progress_bar() as progress:
             try:
-                self.watch(scheduler, signals, progress)
+                self.watch(signals, progress)
             except ProcessLostError as error:
                 if not self.is_main:
                     raise
@@ -97,12 +87,9 @@ class Session:
         done = (self.state.steps - first) * self.settings.batch_size
         self.stage.note_work("example trained on", done, time.perf_counter() - start)
 
-    def watch(self, scheduler: Any, signals: list[int], progress: tqdm) -> None:
+    def watch(self, signals: list[int], progress: tqdm) -> None:
         """Follow the training loop step by step."""
-        seed, precision = self.stage.parameter("seed"), self.stage.precision
-        for step in train(
-            self.rung, scheduler, self.data, self.labels, self.settings, seed, precision, self.state, self.processes
-        ):
+        for step in train(self.task, self.state, self.processes):
             self.history.add(step)
             progress.update(self.settings.batch_size)
             if self.history.row_is_due:
