@@ -322,21 +322,15 @@ class Reader:
 
 def settings_of(key: str, parameters: Parameters) -> list[tuple[str, list[tuple[str, str]]]]:
     """A rung's parameters in groups: each a dotted path in params.yaml, and names with their values."""
-    model = parameters.models[key]
-    parts = {
-        f"models.{key}": {name: value for name, value in given(model).items() if not isinstance(value, dict)},
-        f"models.{key}.network": given(model.network),
-        f"models.{key}.schedule": given(model.schedule),
-        f"models.{key}.schedulers": given(model.schedulers),
-        f"models.{key}.training": {
-            name: value for name, value in given(model.training).items() if not isinstance(value, dict)
-        },
-        f"models.{key}.training.loss_weight": given(model.training.loss_weight),
-        f"sampling.{key}": given(parameters.sampling[key]),
-        f"evaluation.{key}": given(parameters.evaluation[key]),
-        f"figures.{key}": given(parameters.figures[key]),
-    }
-    return [(path, [(name, plain(value)) for name, value in values.items()]) for path, values in parts.items()]
+    parts = ("models", "sampling", "sweep", "evaluation", "figures")
+    return [group for part in parts for group in groups_of(f"{part}.{key}", given(getattr(parameters, part)[key]))]
+
+
+def groups_of(path: str, values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The plain values of a section under its path, then the groups of the sections in it."""
+    own = [(name, plain(value)) for name, value in values.items() if not isinstance(value, dict)]
+    inner = [(f"{path}.{name}", value) for name, value in values.items() if isinstance(value, dict)]
+    return ([(path, own)] if own else []) + [group for section in inner for group in groups_of(*section)]
 
 
 def given(section: Any) -> dict[str, Any]:

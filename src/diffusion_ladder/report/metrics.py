@@ -191,7 +191,7 @@ DESCRIPTIONS = {
     },
     "default_is_cheapest_good": Description(
         "The cheapest sampler that is good enough",
-        HIGHER,
+        "one is yes, nought is no",
         "One where the samples are drawn in the cheapest of the swept ways whose distance from held-out data is within"
         " one deviation of the best way's, nought where another way would be cheaper or better.",
         "it has no ±, being a yes or a no",

@@ -1,4 +1,4 @@
-"""The graph of the stages, drawn from dvc.yaml: in layers from left to right, each stage after all that it needs."""
+"""The graph of the stages, drawn from dvc.yaml: in layers from top to bottom, each stage below all that it needs."""
 
 import html
 import re
@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from diffusion_ladder.params import Parameters, look_up
 
-HEIGHT, GAP_X, GAP_Y, PADDING, LETTER = 40, 44, 16, 14, 8.2  # of a box and between boxes, in pixels
+HEIGHT, GAP_X, GAP_Y, PADDING, LETTER = 36, 20, 34, 14, 8.2  # of a box and between boxes, in pixels
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def ancestors(name: str, needs: Mapping[str, set[str]]) -> set[str]:
 
 
 def layers_of(stages: list[Stage]) -> tuple[list[list[str]], list[list[str]]]:
-    """What stands in each layer, from top to bottom, and the ways: names from a stage to one that needs it.
+    """What stands in each layer, from left to right, and the ways: names from a stage to one that needs it.
 
     A stage's layer is the length of the longest way to it. A way that passes layers has a place of its own in each,
     named by both ends and the layer, so that it runs through no box.
@@ -122,11 +122,11 @@ def layers_of(stages: list[Stage]) -> tuple[list[list[str]], list[list[str]]]:
         for one, other in pairwise(way):
             before[other].append(one)
     layers: list[list[str]] = []
-    height: dict[str, float] = {}
+    across: dict[str, float] = {}
     for number in range(1 + max(depth.values())):
         layer = [place for place in places if places[place] == number]
-        layer.sort(key=lambda place: (mean([height[name] for name in before[place]]), place))
-        height |= {place: row - (len(layer) - 1) / 2 for row, place in enumerate(layer)}
+        layer.sort(key=lambda place: (mean([across[name] for name in before[place]]), place))
+        across |= {place: column - (len(layer) - 1) / 2 for column, place in enumerate(layer)}
         layers.append(layer)
     return layers, ways
 
@@ -144,30 +144,31 @@ def label_of(stage: Stage) -> str:
 def boxes_of(
     layers: list[list[str]], labels: Mapping[str, str]
 ) -> tuple[dict[str, tuple[float, float, float]], float, float]:
-    """Left edge, middle and width of each place, all of a layer alike, and the width and height of the whole."""
-    total = max(map(len, layers)) * (HEIGHT + GAP_Y) - GAP_Y
+    """Left edge, top and width of each place, and the width and height of the whole; a way's places have no width."""
+    places = [place for layer in layers for place in layer]
+    widths = {place: len(labels[place]) * LETTER + 2 * PADDING if place in labels else 0.0 for place in places}
+    breadths = [sum(widths[place] for place in layer) + GAP_X * (len(layer) - 1) for layer in layers]
     boxes: dict[str, tuple[float, float, float]] = {}
-    left = 1.0
-    for layer in layers:
-        width = max(len(labels.get(place, "")) for place in layer) * LETTER + 2 * PADDING
-        top = 1 + (total - len(layer) * (HEIGHT + GAP_Y) + GAP_Y) / 2
-        boxes |= {place: (left, top + row * (HEIGHT + GAP_Y) + HEIGHT / 2, width) for row, place in enumerate(layer)}
-        left += width + GAP_X
-    return boxes, left - GAP_X + 1, total + 2
+    for number, (layer, breadth) in enumerate(zip(layers, breadths, strict=True)):
+        left = 1 + (max(breadths) - breadth) / 2
+        for place in layer:
+            boxes[place] = left, 1.0 + number * (HEIGHT + GAP_Y), widths[place]
+            left += widths[place] + GAP_X
+    return boxes, max(breadths) + 2, len(layers) * (HEIGHT + GAP_Y) - GAP_Y + 2.0
 
 
 def line_along(way: list[str], boxes: Mapping[str, tuple[float, float, float]]) -> str:
-    """The line of a way: bent between two layers, straight across a layer that it passes."""
-    left, y, width = boxes[way[0]]
-    x = left + width
+    """The line of a way: bent between two layers, straight down a layer that it passes."""
+    left, top, width = boxes[way[0]]
+    x, y = left + width / 2, top + HEIGHT
     path = f"M{x:g} {y:g}"
     for place in way[1:]:
-        left, middle, width = boxes[place]
-        bend = (x + left) / 2
-        path += f"C{bend:g} {y:g} {bend:g} {middle:g} {left:g} {middle:g}"
+        left, top, width = boxes[place]
+        middle, bend = left + width / 2, (y + top) / 2
+        path += f"C{x:g} {bend:g} {middle:g} {bend:g} {middle:g} {top:g}"
         if place != way[-1]:
-            path += f"H{left + width:g}"
-        x, y = left + width, middle
+            path += f"V{top + HEIGHT:g}"
+        x, y = middle, top + HEIGHT
     return f'<path d="{path}"/>'
 
 
@@ -178,9 +179,9 @@ def drawing(stages: list[Stage]) -> Markup:
     boxes, width, height = boxes_of(layers, labels)
     parts = [line_along(way, boxes) for way in ways]
     for name, label in labels.items():
-        left, middle, wide = boxes[name]
-        parts.append(f'<rect x="{left:g}" y="{middle - HEIGHT / 2:g}" width="{wide:g}" height="{HEIGHT}" rx="8"/>')
-        parts.append(f'<text x="{left + wide / 2:g}" y="{middle + 5:g}">{html.escape(label)}</text>')
+        left, top, wide = boxes[name]
+        parts.append(f'<rect x="{left:g}" y="{top:g}" width="{wide:g}" height="{HEIGHT}" rx="8"/>')
+        parts.append(f'<text x="{left + wide / 2:g}" y="{top + HEIGHT / 2 + 5:g}">{html.escape(label)}</text>')
     size = f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}"'
     words = "The stages as boxes, joined by lines to those that they need; the list below says the same."
     return Markup(f'<svg {size} role="img" aria-label="{words}">{"".join(parts)}</svg>')
@@ -189,4 +190,4 @@ def drawing(stages: list[Stage]) -> Markup:
 def mermaid(stages: list[Stage]) -> str:
     """The graph in the language that code hosts draw."""
     names = [f'  {stage.name}["{label_of(stage)}"]' for stage in stages]
-    return "\n".join(["flowchart LR", *names, *(f"  {name} --> {s.name}" for s in stages for name in s.needs)])
+    return "\n".join(["flowchart TD", *names, *(f"  {name} --> {s.name}" for s in stages for name in s.needs)])
