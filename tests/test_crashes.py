@@ -48,7 +48,7 @@ def project(smoke, tmp_path_factory) -> Path:
 def results(folder: Path, model: str) -> dict[str, bytes]:
     """Everything that training a model writes."""
     files = [folder / f"reports/training/{model}.tsv", folder / f"data/samples/{model}.previews.safetensors"]
-    files += sorted((folder / "models" / model).iterdir())
+    files += sorted(path for path in (folder / "models" / model).iterdir() if path.name != "README.md")  # the report's
     return {file.name: file.read_bytes() for file in files}
 
 

@@ -53,7 +53,9 @@ def test_serve_shows_the_report():
 
 
 def test_make_prints_the_path_of_the_page_at_the_end():
-    planned = run(["make", "--dry-run", "--old-file=.venv/installed", "repro"], PROJECT).stdout.splitlines()
+    planned = run(
+        ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/installed", "repro"], PROJECT
+    ).stdout.splitlines()
     assert "dvc repro" in planned
     assert planned[-1] == f'echo "The report: {PROJECT / "reports/index.html"}"'
 
