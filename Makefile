@@ -7,11 +7,10 @@ export PYTHONPATH := $(CURDIR)/src
 export DVC_NO_ANALYTICS := 1
 REPORT := $(CURDIR)/reports/index.html
 
-# Two processes, each with one thread, share the tests: see tests/conftest.py for who gets what.
-PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 python -m pytest
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro venv test test-quick lint bench smoke verify verify-quality serve clean
+.PHONY: help repro venv test test-builds test-rest test-quick lint bench smoke verify verify-quality serve clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	dvc repro
@@ -29,10 +28,13 @@ venv: .venv/installed  ## the virtual environment .venv, from the lock requireme
 	touch $@
 
 test: venv lint  ## every test, and the linters
-	$(PYTEST)
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-builds test-rest
+
+test-builds test-rest:
+	$(PYTEST) -p no:cacheprovider -m "$(if $(filter test-rest,$@),not )builds"
 
 test-quick: venv  ## the tests that take seconds
-	$(PYTEST) -m "not slow and not browser"
+	$(PYTEST) --numprocesses=2 --dist=loadfile -m "not slow and not browser and not builds"
 
 lint: venv  ## ruff (lint and format) and mypy
 	ruff check .

@@ -14,15 +14,12 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the builds of the smoke graph comes first, all of it in one worker of pytest-xdist; other files whole.
-
-    So there is one pair of builds, which no two workers read and change at a time.
-    """
-    needs_builds = {item: "builds" in getattr(item, "fixturenames", ()) for item in items}
-    items.sort(key=lambda item: not needs_builds[item])
+    """Mark what needs the builds of the smoke graph: `make test` runs that in one process, and the rest in another."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("builds" if needs_builds[item] else item.path.stem))
+        if "builds" in getattr(item, "fixturenames", ()):
+            item.add_marker("builds")
 
 
 @pytest.fixture(autouse=True)
