@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.evaluation.bounds import ROLES, EqualSets, GeneratorOf, entry, mean_and_deviation
+from diffusion_ladder.evaluation.bounds import ROLES, EqualSets, GeneratorOf, between_bounds
 from diffusion_ladder.evaluation.classifier import judge, new_classifier, train
 from diffusion_ladder.params import Classifier as Settings
 
@@ -59,22 +59,18 @@ def accuracy_score(
         images, labels: the sets of each sampling seed and the labels of their members.
         test: all held-out images, (M, C, H, W) uint8, and their labels (M,).
     """
-    scores: Mapping[str, list[float]] = {role: [] for role in ROLES}
+    scores: Mapping[str, list[dict[str, float]]] = {role: [] for role in ROLES}
     for seed in tqdm(range(len(images)), desc="accuracy score", unit=" seeds"):
         for role in ROLES:
-            scores[role].append(
-                accuracy_after_training(
-                    getattr(images[seed], role),
-                    getattr(labels[seed], role),
-                    test,
-                    num_classes,
-                    normalisation,
-                    settings,
-                    lambda purpose, s=seed: generator_of("accuracy_score", s, purpose),
-                    device,
-                )
+            accuracy = accuracy_after_training(
+                getattr(images[seed], role),
+                getattr(labels[seed], role),
+                test,
+                num_classes,
+                normalisation,
+                settings,
+                lambda purpose, s=seed: generator_of("accuracy_score", s, purpose),
+                device,
             )
-    flat: dict[str, float] = {}
-    for role, suffix in ROLES.items():
-        flat |= entry(f"classifier_accuracy_score{suffix}", *mean_and_deviation(scores[role]))
-    return flat
+            scores[role].append({"classifier_accuracy_score": accuracy})
+    return between_bounds(scores)

@@ -104,6 +104,15 @@ def over_seeds(what: str, measure: Measure, sets: Sequence[EqualSets]) -> dict[s
     for of_seed in tqdm(sets, desc=what, unit=" seeds"):
         for role in ROLES:
             measured[role].append(measure(getattr(of_seed, role), of_seed.held_out))
+    return between_bounds(measured)
+
+
+def between_bounds(measured: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
+    """Mean and deviation of every number by flat key.
+
+    Args:
+        measured: by role, for each sampling seed the numbers by name.
+    """
     flat: dict[str, float] = {}
     for name in measured["samples"][0]:
         for role, suffix in ROLES.items():

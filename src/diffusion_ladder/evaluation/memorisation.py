@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from diffusion_ladder.evaluation.bounds import ROLES, GeneratorOf, by_seed, entry, mean_and_deviation, subsets
+from diffusion_ladder.evaluation.bounds import ROLES, GeneratorOf, between_bounds, by_seed, subsets
 from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.params import Memorisation
 
@@ -246,11 +246,7 @@ def over_seeds(sets: Mapping[str, Located], members: Sequence[Tensor], ratio: fl
         rows = {"samples": subsets(of_seed, size, 1, draws)[0], "floor": half, "ceiling": torch.arange(size)}
         for role, chosen in rows.items():
             measured[role].append(measure(sets[role].rows(chosen), held_out, ratio))
-    flat: Numbers = {}
-    for name in measured["samples"][0]:
-        for role, suffix in ROLES.items():
-            flat |= entry(name + suffix, *mean_and_deviation([numbers[name] for numbers in measured[role]]))
-    return flat
+    return between_bounds(measured)
 
 
 def evaluate_memorisation(
