@@ -10,7 +10,7 @@ REPORT := $(CURDIR)/reports/index.html
 PYTEST := OMP_NUM_THREADS=1 python -m pytest
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro venv test test-builds test-rest test-quick lint bench smoke verify verify-quality serve clean
+.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke verify verify-quality serve clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	dvc repro
@@ -47,6 +47,9 @@ bench: venv  ## the benchmarks, each beside its peer; writes benchmarks/results/
 	python benchmarks/digits.py
 	python benchmarks/streaming.py
 	python benchmarks/page.py
+
+graph: venv  ## write into dvc.yaml which code each stage depends on, and which rungs there are
+	python -m diffusion_ladder.graph
 
 smoke: venv  ## the whole graph on next to nothing, in a scratch copy
 	rm -rf .smoke

@@ -28,7 +28,7 @@ import yaml
 
 from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.digits import fetch_embedded, parse_embedded
-from diffusion_ladder.params import load_yaml
+from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.runtime import processor_name
 
 PROJECT = Path(__file__).resolve().parents[1]

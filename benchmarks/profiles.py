@@ -16,7 +16,7 @@ from training import RESULTS, Contender, ours, task_of
 
 from diffusion_ladder import device as compute
 from diffusion_ladder.artifacts import write_json
-from diffusion_ladder.params import load_parameters, validate
+from diffusion_ladder.params.whole import load_parameters, validate
 from diffusion_ladder.presets import merged_parameters
 
 STEPS = 5

@@ -28,7 +28,7 @@ from diffusion_ladder.data.decoding import decode_image, to_pixels, to_square
 from diffusion_ladder.data.parallel import available_cores, map_in_order
 from diffusion_ladder.data.portrait_table import filter_portraits
 from diffusion_ladder.data.portraits import preprocess
-from diffusion_ladder.params import LabelFilter, PortraitsPreprocess
+from diffusion_ladder.params.datasets import LabelFilter, PortraitsPreprocess
 from diffusion_ladder.runtime import processor_name
 
 RESULTS = Path("benchmarks/results/streaming.json")

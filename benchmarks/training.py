@@ -22,10 +22,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_ladder import device as compute
 from diffusion_ladder.artifacts import write_json
-from diffusion_ladder.consistency import DIGIT_SIZE
 from diffusion_ladder.data.normalise import IMAGES, Normalisation, normalise
 from diffusion_ladder.networks.embeddings import fold
-from diffusion_ladder.params import DiffusersUNetNetwork, Model, Parameters, Runtime, load_parameters, validate
+from diffusion_ladder.params.consistency import DIGIT_SIZE
+from diffusion_ladder.params.network import DiffusersUNetNetwork
+from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.runtime import Runtime
+from diffusion_ladder.params.whole import Parameters, load_parameters, validate
 from diffusion_ladder.presets import merged_parameters
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, network_module, parameter_count
 from diffusion_ladder.training import loop

@@ -5,15 +5,16 @@ import sys
 from tqdm import tqdm
 
 from diffusion_ladder.artifacts import write_json
+from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
 from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.schedulers.parity import differences_by_group, loops
 
 
 def main(stage: Stage) -> None:
     """Write reports/metrics/schedulers.json; a difference above its limit is told here and in the report."""
-    settings = stage.parameter("scheduler_comparison")
+    settings = stage.parameter("scheduler_comparison", SchedulerComparison)
     with tqdm(total=len(loops(settings)), desc=stage.label, unit=" loops") as progress:
-        found = differences_by_group(settings, stage.parameter("seed"), progress.update)
+        found = differences_by_group(settings, stage.parameter("seed", int), progress.update)
     write_json("reports/metrics/schedulers.json", found)
     for dtype, limit in settings.limits.items():
         for group in (key for key, difference in found.items() if key.endswith(dtype) and difference > limit):

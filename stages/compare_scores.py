@@ -15,6 +15,7 @@ from diffusion_ladder.artifacts import (
     write_tensors,
 )
 from diffusion_ladder.data.normalise import Normalisation, normalise
+from diffusion_ladder.device import configure
 from diffusion_ladder.diffusion.targets import x0_and_epsilon
 from diffusion_ladder.evaluation.scores import (
     Epsilon,
@@ -26,6 +27,7 @@ from diffusion_ladder.evaluation.scores import (
 )
 from diffusion_ladder.figures.scores import exhibits
 from diffusion_ladder.figures.style import house_style
+from diffusion_ladder.params.score import Score
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, load_rung, noise_schedule, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
@@ -65,14 +67,14 @@ def write_figures(folder: str, fields: ScoreFields, errors: ScoreErrors) -> None
 @torch.no_grad()
 def main(stage: Stage) -> None:
     """Write the fields and the errors, a table of these, those at the timesteps shown, and the figures of both."""
-    settings = stage.parameter(f"scores.{stage.key}")
-    train, test = read_points(settings.dataset)
+    settings = stage.section("score", Score)
+    train, test = read_points(stage.parameter(f"rungs.{stage.key}.dataset", str))
     rung = load_rung(f"models/{stage.key}")
     print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
     schedule, learnt = noise_schedule(rung.schedule), learnt_epsilon(rung)
     shown = [max(1, round(share * schedule.T)) - 1 for share in settings.fields_at]
     timesteps = sorted({*spread_timesteps(schedule.T, settings.error_timesteps), *shown})
-    seed = stage.parameter("seed")
+    seed = stage.parameter("seed", int)
     draws = [generator(seed, "compare_scores", stage.key, number) for number in range(settings.seeds)]
     with tqdm(total=len(timesteps), desc=stage.label, unit=" timesteps") as progress:
         errors = score_errors(learnt, train, test, schedule, timesteps, settings.error_points, draws, progress.update)
@@ -89,4 +91,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, configure)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.device import configure
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.bounds import by_seed
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
@@ -16,7 +17,8 @@ from diffusion_ladder.evaluation.images import evaluate_images
 from diffusion_ladder.evaluation.inception import load_inception
 from diffusion_ladder.evaluation.memorisation import evaluate_memorisation
 from diffusion_ladder.evaluation.points import evaluate_points
-from diffusion_ladder.params import Classifier, ImageEvaluation
+from diffusion_ladder.params.classifier import Classifier
+from diffusion_ladder.params.evaluation import ImageEvaluation, PointEvaluation
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.runtime import Stage, run_stage
 
@@ -28,13 +30,14 @@ def check_sizes(stage: Stage, sample_count: int, available: dict[str, Tensor]) -
     for what, values in available.items():
         if len(values) < sample_count:
             raise UserError(
-                f"evaluation.{stage.key}.sample_count: {sample_count} is more than the {len(values)} {what}; lower it"
+                f"rungs.{stage.key}.evaluation.sample_count: {sample_count} is more than the {len(values)} {what};"
+                " lower it"
             )
 
 
 def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: ImageEvaluation, **options: Any) -> Findings:
     """The findings about an image rung, and which classifier found them."""
-    classifier, card = load_classifier(stage.parameter(f"models.{stage.key}.judge"))
+    classifier, card = load_classifier(f"data/judges/{options.pop('dataset')}/classifier")
     classifier = classifier.to(stage.device)
     print(f"{stage.label}: judged by a classifier of {parameter_count(classifier):,} parameters")
     facts = {
@@ -45,7 +48,7 @@ def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: ImageE
     measuring = {"training": Classifier.model_validate(card["settings"]), "class_names": card["class_names"]}
     if settings.inception is not None:
         facts["inception_sha256"] = settings.inception.sha256
-        measuring["inception"] = load_inception(settings.inception, f"evaluation.{stage.key}.inception")
+        measuring["inception"] = load_inception(settings.inception, f"rungs.{stage.key}.evaluation.inception")
     swept = sweep_of(stage.key, data)
     costs = evaluate_images_cost(**swept, classifier=classifier, normalisation=options["normalisation"])
     options |= measuring
@@ -61,7 +64,7 @@ def sweep_of(model: str, data: Tensors) -> dict[str, Any]:
 
 def judge_points(stage: Stage, samples: Tensors, data: Tensors, settings: Any, **options: Any) -> Findings:
     """The findings about a 2D rung, judged by the curves that its data were drawn from."""
-    card = read_json(f"{stage.parameter(f'models.{stage.key}.judge')}/card.json")
+    card = read_json(f"data/judges/{options.pop('dataset')}/card.json")
     groups = by_seed(samples["samples"], samples["sampling_seed"])
     how = {"size": settings.sample_count, "generator_of": options["generator_of"], "card": card}
     costs = evaluate_points_cost(**sweep_of(stage.key, data), **how)
@@ -70,10 +73,12 @@ def judge_points(stage: Stage, samples: Tensors, data: Tensors, settings: Any, *
 
 def main(stage: Stage) -> None:
     """Write what is found out about the rung."""
-    dataset = stage.parameter(f"models.{stage.key}.dataset")
+    dataset = stage.parameter(f"rungs.{stage.key}.dataset", str)
     path, drawn = f"data/processed/{dataset}.safetensors", f"data/samples/{stage.key}.safetensors"
     data, metadata, samples = read_tensors(path), read_metadata(path), read_tensors(drawn)
-    settings, seed = stage.parameter(f"evaluation.{stage.key}"), stage.parameter("seed")
+    points, seed = metadata["kind"] == "points", stage.parameter("seed", int)
+    kind: type[PointEvaluation] | type[ImageEvaluation] = PointEvaluation if points else ImageEvaluation
+    settings: Any = stage.section("evaluation", kind)
     groups = by_seed(samples["samples"], samples["sampling_seed"])
     sizes = {"samples drawn from each sampling seed": groups[0], "held-out": data["test"], "trained on": data["train"]}
     check_sizes(stage, settings.sample_count, sizes)
@@ -82,8 +87,8 @@ def main(stage: Stage) -> None:
         # Without the rung's name: rungs of the same data meet the same real subsets, so that their numbers compare.
         return generator(seed, stage.name, dataset, *purpose)
 
-    judge = judge_points if metadata["kind"] == "points" else judge_images
-    options = {"normalisation": Normalisation.from_metadata(metadata), "generator_of": generator_of}
+    judge = judge_points if points else judge_images
+    options = {"dataset": dataset, "normalisation": Normalisation.from_metadata(metadata), "generator_of": generator_of}
     findings = judge(stage, samples, data, settings=settings, **options)
     findings |= evaluate_memorisation(samples, data, settings.memorisation, settings.sample_count, generator_of)
     facts = {"sample_count": settings.sample_count, "sampling_seeds": len(groups), "nfe": read_metadata(drawn)["nfe"]}
@@ -91,4 +96,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, configure)

@@ -1,22 +1,23 @@
 """Get the raw data of one data set from its source: python stages/fetch.py DATASET."""
 
 from pathlib import Path
+from typing import Any
 
 from diffusion_ladder.artifacts import write_json
-from diffusion_ladder.data import digits, points, portraits
+from diffusion_ladder.data.kinds import kind_of_data
+from diffusion_ladder.params.section import validated
 from diffusion_ladder.runtime import Stage, run_stage
-
-KINDS = {"points": points, "digits": digits, "portraits": portraits}
 
 
 def main(stage: Stage) -> None:
-    """Write data/raw/DATASET/: the source's files and card.json."""
+    """Write data/raw/DATASET/, the source's files and card.json, and the card to data/interim/DATASET/ as well."""
     dataset = f"datasets.{stage.key}"
-    kind, source = stage.parameter(f"{dataset}.kind"), stage.parameter(f"{dataset}.source")
-    settings = stage.parameter(f"{dataset}.sources.{source}")
-    folder = Path("data/raw") / stage.key
-    card = KINDS[kind].fetch(source, settings, stage.parameter("seed"), folder)
-    write_json(folder / "card.json", {"dataset": stage.key, "kind": kind, **card})
+    kind, source = stage.parameter(f"{dataset}.kind", str), stage.parameter(f"{dataset}.source", str)
+    module, key = kind_of_data(kind), f"{dataset}.sources.{source}"
+    settings = validated(module.SOURCES[source], stage.parameter(key, dict[str, Any]), key)
+    card = module.fetch(source, settings, stage.parameter("seed", int), Path("data/raw") / stage.key)
+    for folder in ("data/raw", "data/interim"):
+        write_json(f"{folder}/{stage.key}/card.json", {"dataset": stage.key, "kind": kind, **card})
     print(f"{card['title']}: {card['rows']} rows from {source}, licence {card['licence']}")
 
 

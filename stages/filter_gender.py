@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from diffusion_ladder.artifacts import read_json, write_json
-from diffusion_ladder.data.portrait_table import filter_portraits
-from diffusion_ladder.params import LabelFilter
+from diffusion_ladder.data.portrait_table import FILTERED, filter_raw
+from diffusion_ladder.params.datasets import LabelFilter
+from diffusion_ladder.params.section import validated
 from diffusion_ladder.runtime import Stage, run_stage
 
-RAW, FILTERED = Path("data/raw/faces"), Path("data/filtered/faces")
+RAW, FILTERED_FACES = Path("data/raw/faces"), Path("data/interim/faces") / FILTERED
 
 
 def main(stage: Stage) -> None:
-    """Write data/filtered/faces/: portraits.parquet, dropped.tsv, and card.json with what was dropped and why."""
-    settings = LabelFilter(**{name: stage.parameter(f"datasets.faces.{name}") for name in LabelFilter.model_fields})
-    raw = read_json(RAW / "card.json")
-    counts = filter_portraits([RAW / file["name"] for file in raw["files"]], settings, FILTERED)
-    write_json(FILTERED / "card.json", {**raw, **counts.card(settings)})
+    """Write data/interim/faces/filtered/: portraits.parquet, dropped.tsv, and card.json: what was dropped, and why."""
+    keys = LabelFilter.model_fields
+    section = "datasets.faces.preprocess"
+    settings = validated(LabelFilter, {name: stage.parameter(f"{section}.{name}", object) for name in keys}, section)
+    counts = filter_raw(RAW, FILTERED_FACES, settings)
     print(f"{counts.rows_in} rows in, {sum(counts.kept.values())} kept")
     for index, count in counts.kept.items():
         print(f"  class {index}: {count}")

@@ -3,20 +3,21 @@
 from pathlib import Path
 
 from diffusion_ladder.artifacts import read_json, write_json, write_tensors
-from diffusion_ladder.data import digits, points, portraits
+from diffusion_ladder.data.kinds import kind_of_data
 from diffusion_ladder.runtime import Stage, run_stage
-
-KINDS = {"points": points, "digits": digits, "portraits": portraits}
 
 
 def main(stage: Stage) -> None:
-    """Write data/processed/DATASET.safetensors and the data card, reports/data/DATASET.json."""
+    """Write data/processed/DATASET.safetensors, and the data card for the report and for the judge."""
     dataset = f"datasets.{stage.key}"
-    kind, settings = stage.parameter(f"{dataset}.kind"), stage.parameter(f"{dataset}.preprocess")
-    folder = Path("data") / settings.input / stage.key
-    splits = KINDS[kind].preprocess(folder, settings)
-    write_tensors(f"data/processed/{stage.key}.safetensors", splits.tensors(), splits.metadata(stage.key, kind))
-    write_json(f"reports/data/{stage.key}.json", {**read_json(folder / "card.json"), **splits.card()})
+    kind = stage.parameter(f"{dataset}.kind", str)
+    module = kind_of_data(kind)
+    settings = stage.parameter(f"{dataset}.preprocess", module.PREPROCESS)
+    with module.kept_rows(Path("data/raw") / stage.key, Path("data/interim") / stage.key, settings) as folder:
+        splits, card = module.preprocess(folder, settings), read_json(folder / "card.json")
+        write_tensors(f"data/processed/{stage.key}.safetensors", splits.tensors(), splits.metadata(stage.key, kind))
+    for path in (f"reports/data/{stage.key}.json", f"data/judges/{stage.key}/card.json"):
+        write_json(path, {**card, **splits.card()})
     for name, labels in (("train", splits.train_labels), ("test", splits.test_labels)):
         print(f"{name}: {len(labels)} rows")
 

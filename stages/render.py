@@ -11,6 +11,7 @@ from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.evaluation.findings import read_findings
 from diffusion_ladder.figures import evaluation, memorisation, process, samples, training
 from diffusion_ladder.figures.style import RungArtifacts, house_style
+from diffusion_ladder.params.figures import Figures
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.runtime import Stage, run_stage
 
@@ -43,14 +44,14 @@ def read_artifacts(model: str, dataset: str) -> RungArtifacts:
 
 def main(stage: Stage) -> None:
     """Write the figures, then captions.json, which lists them in the order of reading."""
-    artifacts = read_artifacts(stage.key, stage.parameter(f"models.{stage.key}.dataset"))
+    artifacts = read_artifacts(stage.key, stage.parameter(f"rungs.{stage.key}.dataset", str))
     findings = read_findings(stage.key)
-    settings = stage.parameter(f"figures.{stage.key}")
+    settings = stage.section("figures", Figures)
     facts = artifacts.rung["schedule"]
     schedule = make_schedule(
         facts["name"], facts["T"], facts["beta_start"], facts["beta_end"], facts["rescale_betas_zero_snr"]
     )
-    noise = generator(stage.parameter("seed"), "render", stage.key, "forward")
+    noise = generator(stage.parameter("seed", int), "render", stage.key, "forward")
     folder, captions = f"reports/figures/{stage.key}", []
     with house_style(), tqdm(desc=stage.label, unit=" figures") as progress:
         for exhibits in (

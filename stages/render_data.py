@@ -35,10 +35,10 @@ def cropped_pictures(path: Path) -> list[Image.Image]:
 def main(stage: Stage) -> None:
     """Write reports/data/DATASET/: the figures, then captions.json, which lists them."""
     dataset, card = f"datasets.{stage.key}", read_json(f"reports/data/{stage.key}.json")
-    count = stage.parameter(f"{dataset}.examples")
+    count = stage.parameter(f"{dataset}.examples", int)
     examples = first_examples(Path(f"data/processed/{stage.key}.safetensors"), len(card["class_names"]), count)
-    folder = Path("data") / stage.parameter(f"{dataset}.preprocess.input") / stage.key
-    pictures = cropped_pictures(folder / FILE_NAME) if card.get("pictures", {}).get("cropped") else []
+    filtered = Path("data/interim") / stage.key / "filtered" / FILE_NAME
+    pictures = cropped_pictures(filtered) if card.get("pictures", {}).get("cropped") else []
     captions = []
     with house_style():
         for exhibit in exhibits(examples, pictures, card):

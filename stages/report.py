@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from diffusion_ladder.artifacts import read_tensors, write_bytes, write_json, wr
 from diffusion_ladder.figures import pairs
 from diffusion_ladder.figures.samples import COMPARED_SHARE
 from diffusion_ladder.figures.style import house_style
-from diffusion_ladder.params import Parameters
+from diffusion_ladder.params.whole import Parameters, validate
 from diffusion_ladder.report.model_cards import CARDS, place_cards
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.run_page import write_run_page
@@ -21,16 +22,16 @@ ACROSS = "reports/across"
 def first_samples(parameters: Parameters) -> dict[str, dict[str, Tensor]]:
     """For each data set, titles of the rungs that have learnt it, and their samples of the first sampling seed."""
     sets: dict[str, dict[str, Tensor]] = {}
-    for key, model in parameters.models.items():
+    for key, rung in parameters.rungs.items():
         drawn = read_tensors(f"data/samples/{key}.safetensors")
-        sets.setdefault(model.dataset, {})[model.title] = drawn["samples"][drawn["sampling_seed"] == 0]
+        sets.setdefault(rung.dataset, {})[rung.title] = drawn["samples"][drawn["sampling_seed"] == 0]
     return sets
 
 
 def draw_across(parameters: Parameters) -> None:
     """Write the figures that need more than one rung, and captions.json beside them."""
     captions = []
-    count = min(figures.samples for figures in parameters.figures.values()) // COMPARED_SHARE
+    count = min(rung.figures.samples for rung in parameters.rungs.values()) // COMPARED_SHARE
     with house_style():
         for exhibit in pairs.exhibits(first_samples(parameters), count):
             write_bytes(f"{ACROSS}/{exhibit.file}", exhibit.content)
@@ -40,8 +41,9 @@ def draw_across(parameters: Parameters) -> None:
 
 def main(stage: Stage) -> None:
     """Write the report in both forms and the model cards from the artifacts, and the page about the last run."""
-    draw_across(stage.all_parameters())
-    pages = build_pages(Path(), stage.all_parameters())
+    parameters = validate(stage.parameter("", dict[str, Any]))
+    draw_across(parameters)
+    pages = build_pages(Path(), parameters)
     write_text("reports/index.html", pages.html)
     write_text("reports/README.md", pages.markdown)
     for key, card in pages.cards.items():

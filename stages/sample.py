@@ -8,42 +8,48 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_ladder.artifacts import write_tensors
+from diffusion_ladder.device import configure
+from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.rungs import load_rung, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.loop import Samples, draw_samples, sampler_for
 
 
-def facts_of(stage: Stage, use: str, seeds: int, drawn: Samples) -> dict[str, object]:
+def facts_of(stage: Stage, sampler: str, seeds: int, drawn: Samples) -> dict[str, object]:
     """How samples were drawn, for their file's metadata."""
-    settings = stage.parameter(f"sampling.{stage.key}")
+    settings = stage.section("sampling", Sampling)
     return {
         "model": stage.key,
-        "sampler": stage.parameter(f"models.{stage.key}.schedulers.{use}"),
+        "sampler": sampler,
         "nfe": drawn.nfe,
         "spacing": settings.spacing,
         "eta": settings.eta,
         "guidance_scale": settings.guidance_scale,
-        "guidance_interval": settings.guidance_interval,
-        "seed": stage.parameter("seed"),
+        "guidance_interval": settings.guidance_interval or [0.0, 1.0],
+        "seed": stage.parameter("seed", int),
         "sampling_seeds": seeds,
     }
 
 
 def draw_files(stage: Stage, processes: Processes) -> dict[str, tuple[dict[str, Tensor], dict[str, Any]]]:
     """Tensors and metadata of each file: the samples of both samplers, and the way of the first few from noise."""
-    settings = stage.parameter(f"sampling.{stage.key}")
+    settings = stage.section("sampling", Sampling)
     rung = load_rung(f"models/{stage.key}")
     rung = replace(rung, network=rung.network.to(stage.device))
     print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
     files, trajectories, facts = {}, {}, {}
     runs = {
-        "sampling": (settings.steps, settings.count, settings.seeds),
-        "comparison": (settings.comparison_steps, settings.comparison_count, 1),
+        "sampling": (settings.sampler, settings.steps, settings.count, settings.seeds),
+        "comparison": (
+            stage.parameter(f"rungs.{stage.key}.schedulers.comparison", str),
+            settings.comparison_steps,
+            settings.comparison_count,
+            1,
+        ),
     }
-    precision, seed = stage.precision, stage.parameter("seed")
-    for use, (steps, count, seeds) in runs.items():
-        sampler = stage.parameter(f"models.{stage.key}.schedulers.{use}")
+    precision, seed = stage.precision, stage.parameter("seed", int)
+    for use, (sampler, steps, count, seeds) in runs.items():
         total = seeds * count * len(sampler_for(sampler, rung, settings, steps)[0].timesteps)
         bar: dict[str, Any] = {"desc": f"{stage.label} {sampler}", "unit": " steps", "unit_scale": True}
         with tqdm(total=total // processes.count, disable=not stage.launch.is_main, **bar) as progress:
@@ -52,7 +58,7 @@ def draw_files(stage: Stage, processes: Processes) -> dict[str, tuple[dict[str, 
                 rung, sampler, settings, steps, count, seed, precision, progress.update, processes, seeds
             )
             stage.note_work(f"sample by {sampler}, {drawn.nfe} evaluations", seeds * count, time.perf_counter() - start)
-        facts[use] = facts_of(stage, use, seeds, drawn)
+        facts[use] = facts_of(stage, sampler, seeds, drawn)
         suffix = "" if use == "sampling" else ".comparison"
         files[suffix] = {name: getattr(drawn, name) for name in ("samples", "labels", "sampling_seed")}, facts[use]
         for name in ("states", "predicted", "timesteps", "final"):
@@ -70,4 +76,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, many_processes=True)
+    run_stage(main, configure, many_processes=True)

@@ -10,6 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_ladder.artifacts import write_tensors
+from diffusion_ladder.device import configure
+from diffusion_ladder.params.sampling import Sampling
+from diffusion_ladder.params.sweep import Sweep
 from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.rungs import Rung, load_rung, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
@@ -19,23 +22,22 @@ from diffusion_ladder.sampling.sweep import Setting, settings_by_table
 
 def draw(stage: Stage, rung: Rung, setting: Setting, processes: Processes) -> Samples:
     """The samples of one setting, of every sampling seed."""
-    sweep, seed = stage.parameter(f"sweep.{stage.key}"), stage.parameter("seed")
+    sweep, seed = stage.section("sweep", Sweep), stage.parameter("seed", int)
     changes = {"guidance_scale": setting.guidance_scale, "batch_size": sweep.batch_size, "eta": sweep.eta}
-    settings = stage.parameter(f"sampling.{stage.key}").model_copy(update=changes)
+    settings = stage.section("sampling", Sampling).model_copy(update=changes)
     how = stage.precision, None, processes, sweep.seeds
     return draw_samples(rung, setting.sampler, settings, setting.steps, sweep.count, seed, *how)
 
 
 def draw_tables(stage: Stage, processes: Processes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of the file: by table (settings, S * N, ...) samples, and how each was drawn."""
-    rung, name = load_rung(f"models/{stage.key}"), f"models.{stage.key}.schedulers"
+    rung = load_rung(f"models/{stage.key}")
     rung = replace(rung, network=rung.network.to(stage.device))
     print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
-    sweep, own = stage.parameter(f"sweep.{stage.key}"), stage.parameter(f"sampling.{stage.key}")
-    modules = stage.parameter(f"{name}.sweep").model_dump()
-    tables = settings_by_table(sweep, own, stage.parameter(f"{name}.sampling"), modules)
+    sweep, own = stage.section("sweep", Sweep), stage.section("sampling", Sampling)
+    tables = settings_by_table(sweep, own)
     tensors: dict[str, Tensor] = {}
-    facts: dict[str, Any] = {"model": stage.key, "seed": stage.parameter("seed"), "sampling_seeds": sweep.seeds}
+    facts: dict[str, Any] = {"model": stage.key, "seed": stage.parameter("seed", int), "sampling_seeds": sweep.seeds}
     done, seconds = Counter[str](), Counter[str]()
     bar: dict[str, Any] = {"desc": stage.label, "unit": " settings", "disable": not stage.launch.is_main}
     with tqdm(total=sum(map(len, tables.values())), **bar) as progress:
@@ -63,4 +65,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, many_processes=True)
+    run_stage(main, configure, many_processes=True)

@@ -6,7 +6,11 @@ from torch import Tensor
 
 from diffusion_ladder.artifacts import read_metadata, read_tensors, write_tensors
 from diffusion_ladder.data.normalise import Normalisation, mean_square
+from diffusion_ladder.device import configure
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
+from diffusion_ladder.params.network import network_settings
+from diffusion_ladder.params.schedule import Schedule
+from diffusion_ladder.params.training import Previews, Training
 from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule, parameter_count, save_rung
 from diffusion_ladder.runtime import Stage, run_stage
@@ -18,18 +22,18 @@ from diffusion_ladder.training.session import Session
 
 def new_rung(stage: Stage, sample_shape: tuple[int, ...], metadata: dict[str, Any]) -> Rung:
     """The rung with fresh weights, on the stage's device."""
-    model = f"models.{stage.key}"
-    settings = stage.parameter(f"{model}.network")
-    label_dropout = stage.parameter(f"{model}.training").label_dropout
-    num_classes = len(metadata["class_names"]) if metadata["kind"] == "portraits" else 0
+    key = f"rungs.{stage.key}"
+    settings = network_settings(stage.parameter(f"{key}.network", dict[str, Any]), f"{key}.network")
+    label_dropout = stage.section("training", Training).label_dropout
+    num_classes = len(metadata["class_names"]) if stage.parameter(f"{key}.conditional", bool) else 0
     rows = num_classes + (label_dropout > 0) if num_classes else None  # one more row is the null label
-    network = build_network(settings, sample_shape, rows, stage.parameter("seed"), stage.key)
+    network = build_network(settings, sample_shape, rows, stage.parameter("seed", int), stage.key)
     return Rung(
         model=stage.key,
         dataset=metadata["dataset"],
         network=network.to(stage.device),
         settings=settings,
-        schedule=stage.parameter(f"{model}.schedule"),
+        schedule=stage.parameter(f"{key}.schedule", Schedule),
         sample_shape=sample_shape,
         num_classes=num_classes,
         null_label=num_classes if label_dropout > 0 else None,
@@ -56,19 +60,19 @@ def facts_of(session: Session, metadata: dict[str, Any], train_data: Tensor) -> 
 
 def train_rung(stage: Stage, processes: Processes) -> None:
     """Train the network; the main process saves it with its averaged weights and its card, its log and its previews."""
-    model = f"models.{stage.key}"
-    path = f"data/processed/{stage.parameter(f'{model}.dataset')}.safetensors"
+    key = f"rungs.{stage.key}"
+    path = f"data/processed/{stage.parameter(f'{key}.dataset', str)}.safetensors"
     tensors, metadata = read_tensors(path), read_metadata(path)
     rung = new_rung(stage, tuple(tensors["train"].shape[1:]), metadata)
-    scheduler = build_scheduler(stage.parameter(f"{model}.schedulers.training"), rung.schedule)
+    scheduler = build_scheduler(stage.parameter(f"{key}.schedulers.training", str), rung.schedule)
     print(f"{stage.label}: {parameter_count(rung.network):,} parameters, {len(tensors['train']):,} training examples")
-    notice = terminal_snr_notice(noise_schedule(rung.schedule).terminal_snr, rung.schedule.terminal_snr_limit)
+    notice = terminal_snr_notice(noise_schedule(rung.schedule).terminal_snr)
     if notice is not None:
         print(f"{stage.label}: {notice}")
     data, labels = (tensors[name].to(stage.device) for name in ("train", "train_labels"))
-    settings, seed = stage.parameter(f"{model}.training"), stage.parameter("seed")
+    settings, seed = stage.section("training", Training), stage.parameter("seed", int)
     task = Task(rung, scheduler, data, labels, settings, seed, stage.precision)
-    previews = stage.parameter(f"{model}.previews")
+    previews = stage.section("previews", Previews)
     session = Session(stage, task, lambda averaged: draw_preview(averaged, previews, seed, stage.precision), processes)
     with session.locked():
         session.run()
@@ -87,4 +91,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, many_processes=True)
+    run_stage(main, configure, many_processes=True)

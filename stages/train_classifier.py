@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_metadata, read_tensors, write_json
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.device import configure
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.classifier import (
     Classifier,
@@ -17,15 +18,16 @@ from diffusion_ladder.evaluation.classifier import (
     save_classifier,
     train,
 )
+from diffusion_ladder.params.classifier import Classifier as Settings
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.runtime import Stage, run_stage
 
 
 def trained_classifier(stage: Stage, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Classifier:
     """A new classifier, trained on the stage's device."""
-    settings = stage.parameter(f"classifiers.{stage.key}")
+    settings = stage.parameter(f"classifiers.{stage.key}", Settings)
     weights, order, augmentation = (
-        generator(stage.parameter("seed"), stage.name, stage.key, purpose)
+        generator(stage.parameter("seed", int), stage.name, stage.key, purpose)
         for purpose in ("weights", "order", "augmentation")
     )
     classifier = new_classifier(tensors["train"].shape[1:], settings, len(metadata["class_names"]), weights)
@@ -53,8 +55,8 @@ def accuracies(predictions: Tensor, labels: Tensor) -> dict[str, float]:
 
 def main(stage: Stage) -> None:
     """Train on the training split, measure on the held-out one, write both down if the classifier is good enough."""
-    settings = stage.parameter(f"classifiers.{stage.key}")
-    path = f"data/processed/{settings.dataset}.safetensors"
+    settings = stage.parameter(f"classifiers.{stage.key}", Settings)
+    path = f"data/processed/{stage.key}.safetensors"
     tensors, metadata = read_tensors(path), read_metadata(path)
     classifier = trained_classifier(stage, tensors, metadata)
     predictions = {
@@ -67,10 +69,10 @@ def main(stage: Stage) -> None:
     measured = {key: round(value, 6) for key, value in measured.items()}
     facts = {name: metadata[name] for name in ("dataset", "kind", "class_names", "normalisation")}
     facts |= {"accuracy": measured["accuracy"], "settings": settings.model_dump()}
-    save_classifier(classifier, f"models/classifiers/{stage.key}", facts)
+    save_classifier(classifier, f"data/judges/{stage.key}/classifier", facts)
     counts = {"train_count": len(tensors["train"]), "test_count": len(tensors["test"])}
     write_json(f"reports/metrics/classifiers/{stage.key}.json", measured | counts)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, configure)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import PROJECT, run
 
-from diffusion_ladder.params import load_parameters
+from diffusion_ladder.params.whole import load_parameters
 
 MODELS = ["mnist_diffusers", "mnist_scratch", "faces"]
 

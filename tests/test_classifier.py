@@ -26,7 +26,7 @@ from diffusion_ladder.evaluation.classifier import (
     shuffled_batches,
     train,
 )
-from diffusion_ladder.params import Classifier as Settings
+from diffusion_ladder.params.classifier import Classifier as Settings
 
 SETTINGS = Settings(
     dataset="halves",

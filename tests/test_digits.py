@@ -21,7 +21,7 @@ from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data import archive, digits, mnist_family
 from diffusion_ladder.data.idx import read_idx
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import MNIST_SPLITS, MlxtendSource, PointsPreprocess, TorchvisionSource
+from diffusion_ladder.params.datasets import MNIST_SPLITS, MlxtendSource, PointsPreprocess, TorchvisionSource
 
 PREPROCESS = PointsPreprocess(input="raw", test_fraction=0.2)
 # As published with the data sets: by torchvision for MNIST, in its authors' README for Fashion-MNIST.

@@ -16,7 +16,7 @@ from conftest import serving
 from diffusion_ladder.data import digits, files
 from diffusion_ladder.data.mnist_family import PublishedFile
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import TorchvisionSource
+from diffusion_ladder.params.datasets import TorchvisionSource
 
 CONTENT = gzip.compress(b"what was published", mtime=0)
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -30,8 +30,8 @@ from diffusion_ladder.evaluation.images import (
 )
 from diffusion_ladder.evaluation.inception import inception_features, load_inception
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
-from diffusion_ladder.params import AccuracyScore, ImageEvaluation, Inception, Memorisation
-from diffusion_ladder.params import Classifier as Settings
+from diffusion_ladder.params.classifier import Classifier as Settings
+from diffusion_ladder.params.evaluation import AccuracyScore, ImageEvaluation, Inception, Memorisation
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.torchvision_import import repair_torchvision
 

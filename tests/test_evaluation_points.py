@@ -28,7 +28,7 @@ from diffusion_ladder.evaluation.points import (
 )
 from diffusion_ladder.figures.evaluation import exhibits
 from diffusion_ladder.figures.style import house_style
-from diffusion_ladder.params import load_parameters
+from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.randomness import generator
 
 DRAW = {"make_circles": partial(make_circles, factor=0.5), "make_moons": make_moons}

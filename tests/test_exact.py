@@ -19,7 +19,8 @@ from diffusion_ladder.diffusion.exact import data_set_x0, gaussian_x0, predictio
 from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.diffusion.targets import PREDICTION_TYPES, x0_and_epsilon
 from diffusion_ladder.evaluation.points import wasserstein_2
-from diffusion_ladder.params import MLPNetwork, load_parameters
+from diffusion_ladder.params.network import MLPNetwork
+from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.rungs import Rung
 from diffusion_ladder.sampling.loop import draw_samples
 from diffusion_ladder.schedulers import ddim, ddpm

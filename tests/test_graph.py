@@ -18,7 +18,8 @@ import yaml
 from conftest import PROJECT, run
 from tracing import parameters_in, untraced
 
-from diffusion_ladder.params import load_parameters, look_up
+from diffusion_ladder.params.section import look_up
+from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report.excerpts import EXCERPTS
 from diffusion_ladder.report.metrics import CONFUSION, DESCRIPTIONS, FACTS
 from diffusion_ladder.report.provenance import provenance_of

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from diffusion_ladder.artifacts import read_json, sha256_of_file
 from diffusion_ladder.data import hub, portraits
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import HubSource, load_parameters
+from diffusion_ladder.params.datasets import HubSource
+from diffusion_ladder.params.whole import load_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 FACES = load_parameters(ROOT / "params.yaml").datasets["faces"]

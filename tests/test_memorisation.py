@@ -20,7 +20,7 @@ from diffusion_ladder.evaluation.memorisation import (
 )
 from diffusion_ladder.figures.memorisation import exhibits
 from diffusion_ladder.figures.style import house_style
-from diffusion_ladder.params import Memorisation
+from diffusion_ladder.params.evaluation import Memorisation
 from diffusion_ladder.randomness import generator
 
 SETTINGS = Memorisation(ratio=1 / 3, copied_excess=0.05, c_t_limit=3.0, cells=3, shown=4)

@@ -9,7 +9,7 @@ from torch import nn
 from diffusion_ladder.device import choose_attention
 from diffusion_ladder.networks import mlp, unet
 from diffusion_ladder.networks.embeddings import fold, sinusoidal_embedding, unfold
-from diffusion_ladder.params import DiffusersUNetNetwork, MLPNetwork, UNetNetwork
+from diffusion_ladder.params.network import DiffusersUNetNetwork, MLPNetwork, UNetNetwork
 from diffusion_ladder.rungs import build_network
 from diffusion_ladder.torchvision_import import repair_torchvision
 

@@ -8,10 +8,11 @@ import pytest
 import yaml
 from conftest import PROJECT, run
 
-from diffusion_ladder.consistency import check_consistency
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.overlays import flatten
-from diffusion_ladder.params import UniqueKeyLoader, load_parameters, load_yaml, look_up, validate
+from diffusion_ladder.params.consistency import check_consistency
+from diffusion_ladder.params.section import UniqueKeyLoader, load_yaml, look_up
+from diffusion_ladder.params.whole import load_parameters, validate
 from diffusion_ladder.presets import merged_parameters, overrides
 
 IMPOSSIBLE = [

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_ladder.diffusion.targets import PREDICTION_TYPES
-from diffusion_ladder.params import load_parameters
+from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report import schedulers as tables
 from diffusion_ladder.schedulers import ddim, parity
 from diffusion_ladder.schedulers.parity import DTYPES, SAMPLERS, SPACINGS, Float64Sample, Loop

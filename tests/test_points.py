@@ -9,7 +9,7 @@ from diffusion_ladder.artifacts import read_tensors, write_json
 from diffusion_ladder.data import points
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import CirclesSource, PointsPreprocess, PointsSource
+from diffusion_ladder.params.datasets import CirclesSource, PointsPreprocess, PointsSource
 from diffusion_ladder.randomness import seed_of
 
 CIRCLES = CirclesSource(count=400, noise=0.05, factor=0.5)

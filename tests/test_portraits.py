@@ -21,13 +21,8 @@ from PIL import Image
 from diffusion_ladder.data import drawn_portraits, local_portraits, parallel, portraits
 from diffusion_ladder.data.portrait_table import filter_portraits, filtered_batches, looked_at
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import (
-    DicebearSource,
-    ImagefolderSource,
-    LabelFilter,
-    ParquetSource,
-    load_parameters,
-)
+from diffusion_ladder.params.datasets import DicebearSource, ImagefolderSource, LabelFilter, ParquetSource
+from diffusion_ladder.params.whole import load_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 FACES = load_parameters(ROOT / "params.yaml").datasets["faces"]

@@ -19,7 +19,9 @@ from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, s
 from diffusion_ladder.data import parallel, portraits, split
 from diffusion_ladder.data.decoding import UndecodableImageError, decode_image, square_box, to_pixels, to_square
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import PortraitsPreprocess, load_parameters, look_up
+from diffusion_ladder.params.datasets import PortraitsPreprocess
+from diffusion_ladder.params.section import look_up
+from diffusion_ladder.params.whole import load_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 PREPROCESS = PortraitsPreprocess(

@@ -7,7 +7,8 @@ import yaml
 from conftest import PROJECT, run
 
 from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.params import Threshold, load_parameters
+from diffusion_ladder.params.quality import Threshold
+from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.quality import checks
 
 METRICS = {"distance": 3.5, "distance_std": 0.25, "distance_floor": 1.0, "distance_ceiling": 9.0, "accuracy": 0.75}

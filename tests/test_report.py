@@ -26,7 +26,9 @@ from tracing import is_printed_form_of, parsed, untraced
 from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.hashes import md5_of_output
 from diffusion_ladder.overlays import merge
-from diffusion_ladder.params import Threshold, load_parameters, load_yaml, validate
+from diffusion_ladder.params.quality import Threshold
+from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.params.whole import load_parameters, validate
 from diffusion_ladder.quality import checks
 from diffusion_ladder.quality import measured_numbers as measured_at_gate
 from diffusion_ladder.report.changes import changes_since
@@ -853,7 +855,7 @@ def test_pictures_are_embedded_as_far_as_there_is_room(root):
 BUILD = """
 import sys
 from pathlib import Path
-from diffusion_ladder.params import load_parameters
+from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.pictures import embedded_pictures
 pages = build_pages(Path(sys.argv[1]), load_parameters(sys.argv[2]))

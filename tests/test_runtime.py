@@ -8,7 +8,7 @@ from conftest import PROJECT, run
 
 from diffusion_ladder.device import choose_device, choose_precision, choose_tf32
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import load_parameters
+from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.randomness import generator, numpy_generator, seed_of
 
 

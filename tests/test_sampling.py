@@ -13,7 +13,8 @@ from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import MLPNetwork, Sampling
+from diffusion_ladder.params.network import MLPNetwork
+from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import draw_samples, frame_indices

@@ -9,7 +9,9 @@ from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import EmaChoice, LossWeight, MLPNetwork, Schedule, Training
+from diffusion_ladder.params.network import MLPNetwork
+from diffusion_ladder.params.schedule import Schedule
+from diffusion_ladder.params.training import EmaChoice, LossWeight, Training
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler
 from diffusion_ladder.training.checkpoint import restore_state, state_tensors
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay

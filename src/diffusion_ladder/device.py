@@ -10,7 +10,7 @@ import threadpoolctl
 import torch
 
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import Runtime
+from diffusion_ladder.params.runtime import Runtime
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.params.section import merge
 
 
 def flatten(overlay: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -14,16 +15,14 @@ def flatten(overlay: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def merge(values: dict[str, Any], overlay: dict[str, Any], path: str = "") -> dict[str, Any]:
+def laid_over(values: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     """`values` with those of `overlay` in their place.
 
     Raises:
         ParameterError: the overlay has a key that `values` does not have.
     """
-    unknown = [str(key) for key in overlay if key not in values]
-    if unknown:
-        raise ParameterError(f"preset: params.yaml has no {path}{unknown[0]}")
-    merged = dict(values)
-    for key, value in overlay.items():
-        merged[key] = merge(values[key], value, f"{path}{key}.") if isinstance(value, dict) else value
-    return merged
+    known = flatten(values)
+    for key in flatten(overlay):
+        if not any(have == key or have.startswith(f"{key}.") or key.startswith(f"{have}.") for have in known):
+            raise ParameterError(f"preset: params.yaml has no {key}")
+    return merge(values, overlay)  # type: ignore[no-any-return]

@@ -15,10 +15,11 @@ from typing import Any
 
 import yaml
 
-from diffusion_ladder.consistency import check_consistency
 from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.overlays import flatten, merge
-from diffusion_ladder.params import load_yaml, validate
+from diffusion_ladder.overlays import flatten, laid_over
+from diffusion_ladder.params.consistency import check_consistency
+from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.params.whole import validate
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def merged_parameters(name: str) -> dict[str, Any]:
     """params.yaml with the preset in it, valid as a whole."""
-    values = merge(load_yaml("params.yaml"), load_preset(name))
+    values = laid_over(load_yaml("params.yaml"), load_preset(name))
     check_consistency(validate(values, f"presets/{name}.yaml"))
     return values
 

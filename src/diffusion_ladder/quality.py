@@ -11,7 +11,8 @@ from typing import Any
 
 from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import Threshold, load_parameters
+from diffusion_ladder.params.quality import Threshold
+from diffusion_ladder.params.whole import load_parameters
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def lines(found: Mapping[str, Sequence[Check]]) -> list[str]:
 def main() -> None:
     """Print every check; exit code 1 if a rung falls short."""
     try:
-        thresholds = load_parameters().quality
+        thresholds = {name: rung.quality for name, rung in load_parameters().rungs.items()}
     except UserError as error:
         sys.exit(str(error))
     found = {model: checks(measured_numbers(Path(), model), rung) for model, rung in thresholds.items()}

@@ -18,7 +18,8 @@ from diffusion_ladder.artifacts import partial, read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.diffusion.schedules import NoiseSchedule, make_schedule
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import Network, Schedule, network_settings
+from diffusion_ladder.params.network import Network, network_settings
+from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import seed_of
 from diffusion_ladder.torchvision_import import repair_torchvision
 

@@ -14,17 +14,23 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import threadpoolctl
-import yaml
 
-from diffusion_ladder.artifacts import canonical_json, sha256_of_file, write_json
+from diffusion_ladder.artifacts import canonical_json, write_json
 from diffusion_ladder.errors import ParameterError, UserError
-from diffusion_ladder.params import Parameters, Runtime, load_parameters, look_up
+from diffusion_ladder.graph.reader import read_graph
+from diffusion_ladder.hashes import md5_of_output
+from diffusion_ladder.params.runtime import Checkpoints, Runtime
+from diffusion_ladder.params.section import load_yaml, look_up, look_up_or_none, rung_section, validated
 
 if TYPE_CHECKING:
     import torch
+
+    from diffusion_ladder.device import Compute
+
+T = TypeVar("T")
 
 RUN_RECORDS = Path("reports/run")
 COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions change what is computed
@@ -66,7 +72,7 @@ class Stage:
         name: the stage's name in dvc.yaml, such as `train`.
         key: the entry of its `foreach`, such as `circles`; empty for a stage without one.
         launch: which of its processes this is.
-        device, precision: what it computes with, in a stage that lists `runtime`.
+        device, precision: what it computes with, in a stage that is given `configure`.
         circumstances: the device, its name, threads, precision and number of processes, for the run record.
         work: what was done how often in how many seconds, for the run record.
     """
@@ -80,19 +86,14 @@ class Stage:
         self.launch = launch
         self.parameters_read: set[str] = set()
         self.work: dict[str, dict[str, float]] = {}
-        self._parameters = load_parameters()
-        self._declared = declared_parameters(name, key, self._parameters)
-        self._dependencies = declarations(name, key, self._parameters, "deps")
+        self._values = load_yaml("params.yaml")
+        definition = read_graph(self._values)[name]
+        self._declared, self._dependencies = definition.listed("params", key), definition.listed("deps", key)
         self.circumstances: dict[str, Any] = {
             "device": "cpu",
             "device_name": processor_name(),
             "processes": launch.count,
         }
-        if "runtime" in self._declared:
-            self._configure(self.parameter("runtime"))
-        else:
-            threadpoolctl.threadpool_limits(1)  # so that nothing depends on the number of cores
-            self.circumstances |= {"threads": 1, "precision": "float32"}
 
     @property
     def label(self) -> str:
@@ -101,48 +102,57 @@ class Stage:
 
     def declares(self, key: str) -> bool:
         """Whether dvc.yaml lists this parameter, or a section around it, for this stage."""
-        return any(key == declared or key.startswith(declared + ".") for declared in self._declared) or (
-            "" in self._declared
-        )
+        return any(not listed or key == listed or key.startswith(f"{listed}.") for listed in self._declared)
 
-    def parameter(self, key: str) -> Any:
-        """The value or section at a dotted key of params.yaml.
-
-        Raises:
-            ParameterError: dvc.yaml does not declare it for this stage, so that DVC would not see it change.
-        """
+    def _read(self, key: str) -> Any:
         if not self.declares(key):
             raise ParameterError(f"{self.label} reads the parameter {key}, which dvc.yaml does not list for it")
         self.parameters_read.add(key)
-        return look_up(self._parameters, key)
+        return look_up(self._values, key)
 
-    def all_parameters(self) -> Parameters:
-        """The whole of params.yaml, for a stage that declares all of it."""
-        if "" not in self._declared:
-            raise ParameterError(f"{self.label} reads all parameters, but dvc.yaml does not list params.yaml for it")
-        self.parameters_read.add("")
-        return self._parameters
+    def parameter(self, key: str, kind: type[T]) -> T:
+        """The value or section at a dotted key of params.yaml, as its type; "" for all of it.
+
+        Raises:
+            ParameterError: dvc.yaml does not declare it for this stage, so that DVC would not see it change; or it is
+                not of its type.
+        """
+        return validated(kind, self._read(key), key)
+
+    def section(self, name: str, kind: type[T]) -> T:
+        """A section of the stage's rung, with what `every_rung` adds to it, as its type.
+
+        Raises:
+            ParameterError: as `parameter`.
+        """
+        for place in (f"every_rung.{name}", f"rungs.{self.key}.{name}"):
+            if look_up_or_none(self._values, place) is not None:
+                self._read(place)
+        return validated(kind, rung_section(self._values, self.key, name), f"rungs.{self.key}.{name}")
 
     @property
     def checkpoint_seconds(self) -> float:
         """Time between two checkpoints: it shapes no result, so that no stage declares it."""
-        return self._parameters.checkpoints.seconds
+        return validated(Checkpoints, self._values["checkpoints"], "checkpoints").seconds
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the stage's result: dependencies, parameters, and how this machine computes."""
-        values = self._parameters.model_dump(mode="json")
         facts = {
             "stage": self.label,
-            "dependencies": {path: sha256_of_file(path) for path in self._dependencies},
-            "parameters": {key: look_up(values, key) for key in self._declared},
+            "dependencies": {path: md5_of_output(path, Path()) for path in self._dependencies},
+            "parameters": {key: look_up(self._values, key) for key in self._declared},
             "versions": {name: importlib.metadata.version(name) for name in COMPUTING},
             "computed_by": self.describe(),
         }
         return hashlib.sha256(canonical_json(facts).encode("utf-8")).hexdigest()
 
-    def _configure(self, settings: Runtime) -> None:
-        from diffusion_ladder.device import configure  # here, because it imports torch, which many stages don't need
-
+    def prepare(self, configure: "Callable[[Runtime], Compute] | None") -> None:
+        """Choose device, precision and threads by the parameters; without `configure`, one thread of the CPU."""
+        if configure is None:
+            threadpoolctl.threadpool_limits(1)  # so that nothing depends on the number of cores
+            self.circumstances |= {"threads": 1, "precision": "float32"}
+            return
+        settings = self.parameter("runtime", Runtime)
         compute = configure(settings)
         self.device, self.precision = compute.device, compute.precision
         self.circumstances |= {"threads": settings.threads, **compute.circumstances}
@@ -156,27 +166,6 @@ class Stage:
         """Device, threads, precision and number of processes in one line."""
         words = "{device} ({device_name}), {threads} threads, {precision}".format(**self.circumstances)
         return words + (f", {self.launch.count} processes" if self.launch.count > 1 else "")
-
-
-def declared_parameters(name: str, key: str, parameters: Parameters, path: str | Path = "dvc.yaml") -> list[str]:
-    """The parameters that dvc.yaml lists for a stage, with ${key} and ${item...} filled in; "" stands for all."""
-    return declarations(name, key, parameters, "params", path)
-
-
-def declarations(name: str, key: str, parameters: Parameters, what: str, path: str | Path = "dvc.yaml") -> list[str]:
-    """The entries of a list in a stage of dvc.yaml, with ${key} and ${item...} filled in; "" for a mapping."""
-    definition = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["stages"][name]
-    values: dict[str, Any] = {"key": key}
-    if "foreach" in definition:
-        entries = look_up(parameters, definition["foreach"].strip("${}"))
-        if key not in entries:
-            raise UserError(f"{name}: there is no {key!r}; choose one of {', '.join(entries)}")
-        values["item"] = entries[key]
-        definition = definition["do"]
-    return [
-        "" if isinstance(entry, dict) else re.sub(r"\$\{(.+?)\}", lambda m: str(look_up(values, m[1])), entry)
-        for entry in definition.get(what, [])
-    ]
 
 
 def processor_name() -> str:
@@ -199,7 +188,11 @@ def start_processes(command: str) -> None:
             raise UserError(f"{LAUNCHER}: {words[0]} can't be run: {error.strerror}") from None
 
 
-def run_stage(main: Callable[[Stage], None], many_processes: bool = False) -> None:
+def run_stage(
+    main: Callable[[Stage], None],
+    configure: "Callable[[Runtime], Compute] | None" = None,
+    many_processes: bool = False,
+) -> None:
     """Run a stage script: `python stages/NAME.py [KEY]`.
 
     Prints the device first; turns an error that the user can mend into one line and exit code 1; writes the run record.
@@ -207,6 +200,7 @@ def run_stage(main: Callable[[Stage], None], many_processes: bool = False) -> No
 
     Args:
         main: the stage's work.
+        configure: `device.configure`, of a stage that computes with torch; others don't wait for its import.
         many_processes: whether several processes can share it.
     """
     name, key = Path(sys.argv[0]).stem, "".join(sys.argv[1:2])
@@ -220,6 +214,7 @@ def run_stage(main: Callable[[Stage], None], many_processes: bool = False) -> No
         if not launch.is_main:
             sys.stdout = io.StringIO()
         stage = Stage(name, key, launch)
+        stage.prepare(configure)
         print(f"{stage.label}: {stage.describe()}", flush=True)
         main(stage)
     except UserError as error:

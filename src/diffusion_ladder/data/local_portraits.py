@@ -13,7 +13,7 @@ from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.files import copy_file
 from diffusion_ladder.data.portrait_table import FILE_NAME, open_portraits, rows_writer
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import FOLDER_COLUMN, ImagefolderSource, ParquetSource
+from diffusion_ladder.params.datasets import FOLDER_COLUMN, ImagefolderSource, ParquetSource
 
 SOURCES = "datasets.faces.sources"
 

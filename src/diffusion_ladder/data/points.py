@@ -1,5 +1,6 @@
 """The 2D toys of Part 1: scikit-learn's circles and moons."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ from diffusion_ladder.artifacts import read_json, read_tensors, write_tensors
 from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.data.split import Splits, is_held_out
-from diffusion_ladder.params import PointsPreprocess, PointsSource
+from diffusion_ladder.params.datasets import CirclesSource, PointsPreprocess, PointsSource
 from diffusion_ladder.randomness import numpy_generator
 
 FILE_NAME = "points.safetensors"
 TITLES = {"make_circles": "Two concentric circles", "make_moons": "Two interleaving half circles"}
 CLASS_NAMES = {"make_circles": ("outer", "inner"), "make_moons": ("upper", "lower")}
+SOURCES = {"make_circles": CirclesSource, "make_moons": PointsSource}
+PREPROCESS = PointsPreprocess
 SCIKIT_LEARN = "https://scikit-learn.org/stable/modules/generated/sklearn.datasets"
 
 
@@ -52,6 +55,11 @@ def fetch(source: str, settings: PointsSource, seed: int, folder: Path) -> dict[
         class_names=CLASS_NAMES[source],
         parameters=parameters,
     )
+
+
+def kept_rows(raw: Path, interim: Path, settings: PointsPreprocess) -> AbstractContextManager[Path]:
+    """The folder of the rows that are kept: all that were drawn."""
+    return nullcontext(raw)
 
 
 def preprocess(folder: Path, settings: PointsPreprocess) -> Splits:

@@ -11,13 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import replacing
+from diffusion_ladder.artifacts import read_json, replacing, write_json
 from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
 from diffusion_ladder.data.parallel import map_in_order
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import LabelFilter
+from diffusion_ladder.params.datasets import LabelFilter
 
 FILE_NAME = "portraits.parquet"
+FILTERED = "filtered"  # the folder below data/interim/DATASET for what a stage of its own has kept
 DROPPED_FILE = "dropped.tsv"
 BATCH_ROWS = 16  # read and handled as one: few, because an image can have megabytes
 # Read ahead a little of each column, instead of whole row groups, whose size others choose; pyarrow's own pre-buffering
@@ -143,6 +144,14 @@ def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
         raise UserError(f"{path}: the column {label_column} must hold numbers or text, but is {label}")
 
 
+def filter_raw(raw: Path, folder: Path, settings: LabelFilter) -> FilterCounts:
+    """Write to a folder what is kept of data/raw/DATASET, and card.json with what was dropped and why."""
+    card = read_json(raw / "card.json")
+    counts = filter_portraits([raw / file["name"] for file in card["files"]], settings, folder)
+    write_json(folder / "card.json", {**card, **counts.card(settings)})
+    return counts
+
+
 def filter_portraits(shards: Sequence[Path], settings: LabelFilter, folder: Path) -> FilterCounts:
     """Keep the rows whose label has a class and whose image can be decoded, in their order; a stream by all cores.
 
@@ -243,7 +252,7 @@ def refuse_unusable(settings: LabelFilter, counts: FilterCounts) -> None:
     first = counts.unusable_rows[0]
     raise UserError(
         f"{counts.unusable} of {labelled} labelled rows have an image that can't be used, a larger share than"
-        f" datasets.faces.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
+        f" datasets.faces.preprocess.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
         f" the first is row {first['row']} of {first['file']}"
     )
 
@@ -260,8 +269,9 @@ def refuse_empty(shards: Sequence[Path], settings: LabelFilter, counts: FilterCo
     found = ", ".join(f"{value} ({count} rows)" for value, count in shown) or "no rows"
     column = settings.label_column
     raise UserError(
-        f"{' '.join(str(shard) for shard in shards[:3])}: no usable row with {column} {wanted} (datasets.faces.labels);"
-        f" the column {column} holds {found}; {counts.unusable} of their images can't be used"
+        f"{' '.join(str(shard) for shard in shards[:3])}: no usable row with {column} {wanted}"
+        f" (datasets.faces.preprocess.labels); the column {column} holds {found}; {counts.unusable} of their images"
+        " can't be used"
     )
 
 

@@ -1,12 +1,14 @@
 """Portraits with a label: drawn, from the hub, or the user's own; and how they become square images."""
 
+import contextlib
 import io
 import json
 import math
+import shutil
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +25,15 @@ from diffusion_ladder.data.hub import fetch_from_hub
 from diffusion_ladder.data.local_portraits import fetch_folder, fetch_parquet
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.parallel import map_in_order
-from diffusion_ladder.data.portrait_table import FILE_NAME, PARQUET_OPTIONS, filtered_batches
+from diffusion_ladder.data.portrait_table import FILE_NAME, FILTERED, PARQUET_OPTIONS, filter_raw, filtered_batches
 from diffusion_ladder.data.split import Splits, count_duplicates, in_test, refuse_empty_split, row_number
-from diffusion_ladder.params import DicebearSource, HubSource, ImagefolderSource, ParquetSource, PortraitsPreprocess
+from diffusion_ladder.params.datasets import (
+    DicebearSource,
+    HubSource,
+    ImagefolderSource,
+    ParquetSource,
+    PortraitsPreprocess,
+)
 
 # The columns of ashraq/tmdb-celeb-10k, with the names that the library datasets gives their types.
 COLUMNS = {
@@ -46,6 +54,8 @@ COLUMNS = {
     "image": "Image",
 }
 ROW_GROUP_ROWS = 500
+SOURCES = {"dicebear": DicebearSource, "hub": HubSource, "parquet": ParquetSource, "imagefolder": ImagefolderSource}
+PREPROCESS = PortraitsPreprocess
 
 
 def fetch(
@@ -120,6 +130,21 @@ def portrait_row(portrait: Portrait, picture: bytes) -> dict[str, Any]:
         "popularity": portrait.popularity,
         "image": {"bytes": picture, "path": f"portrait_{portrait.number:05d}.png"},
     }
+
+
+@contextlib.contextmanager
+def kept_rows(raw: Path, interim: Path, settings: PortraitsPreprocess) -> Iterator[Path]:
+    """The folder of the rows that are kept: what a stage has filtered, or what is filtered now, for as long."""
+    if (interim / FILTERED).is_dir():
+        yield interim / FILTERED
+        return
+    folder = interim.with_name(f".{interim.name}.{FILTERED}")
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    try:
+        filter_raw(raw, folder, settings)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def preprocess(folder: Path, settings: PortraitsPreprocess) -> Splits:

@@ -11,13 +11,16 @@ NO_SIGNAL = (
 )
 
 
-def terminal_snr_notice(terminal_snr: float, limit: float) -> str | None:
-    """What to know, and to do, about an SNR at the last timestep above the limit; None for one within it."""
-    if terminal_snr <= limit:
+SMALL_SNR = 1e-4  # of what is left of x_0 at the last timestep: one that can't be seen
+
+
+def terminal_snr_notice(terminal_snr: float) -> str | None:
+    """What to know, and to do, about an SNR at the last timestep above SMALL_SNR; None for one within it."""
+    if terminal_snr <= SMALL_SNR:
         return None
     signal = math.sqrt(terminal_snr / (1 + terminal_snr))
     return (
-        f"the last timestep keeps {signal:.2g} of x_0 (terminal SNR {terminal_snr:.2g}, above terminal_snr_limit "
-        f"{limit:.2g}), while sampling starts from pure noise; the remedy is `rescale_betas_zero_snr: true` with "
+        f"the last timestep keeps {signal:.2g} of x_0 (terminal SNR {terminal_snr:.2g}, above "
+        f"{SMALL_SNR:.2g}), while sampling starts from pure noise; the remedy is `rescale_betas_zero_snr: true` with "
         "`prediction_type: v_prediction` and `spacing: trailing` (arXiv 2305.08891)"
     )

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.evaluation.bounds import ROLES, EqualSets, GeneratorOf, between_bounds
 from diffusion_ladder.evaluation.classifier import judge, new_classifier, train
-from diffusion_ladder.params import Classifier as Settings
+from diffusion_ladder.params.classifier import Classifier as Settings
 
 
 def accuracy_after_training(

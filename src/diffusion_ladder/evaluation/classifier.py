@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from diffusion_ladder.artifacts import read_json, read_tensors, sha256_of_file, write_json, write_tensors
 from diffusion_ladder.data.normalise import Normalisation, normalise
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import Classifier as Settings
+from diffusion_ladder.params.classifier import Classifier as Settings
 
 WEIGHTS, CARD = "model.safetensors", "classifier.json"
 

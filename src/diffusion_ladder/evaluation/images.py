@@ -34,8 +34,8 @@ from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
 from diffusion_ladder.evaluation.findings import Findings, Rows
 from diffusion_ladder.evaluation.inception import inception_features
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
-from diffusion_ladder.params import Classifier as Settings
-from diffusion_ladder.params import ImageEvaluation
+from diffusion_ladder.params.classifier import Classifier as Settings
+from diffusion_ladder.params.evaluation import ImageEvaluation
 
 SAMPLES_PER_FEATURE = 4  # a covariance of d features needs well over d samples
 MOST_CONFUSED_CLASSES = 3  # with more classes, the confusion matrix is too long for a list of metrics
@@ -323,6 +323,7 @@ def evaluate_images(
     findings = feature_findings(judged, settings) | class_findings(judged, class_names)
     if judged.is_conditional:
         findings |= label_findings(judged, class_names)
+    if judged.is_conditional and settings.accuracy_score is not None:
         images, labels = judged.equal_sets(judged.images), judged.equal_sets(judged.labels)
         test = judged.images["held_out"], judged.labels["held_out"]
         training = training.model_copy(update=settings.accuracy_score.model_dump())

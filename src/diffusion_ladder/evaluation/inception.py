@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from diffusion_ladder.artifacts import sha256_of_file
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import Inception as Settings
+from diffusion_ladder.params.evaluation import Inception as Settings
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 CLASSES = 1008  # of the original: ImageNet's 1,000, and eight that were never used

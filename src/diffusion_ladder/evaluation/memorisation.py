@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from diffusion_ladder.evaluation.bounds import ROLES, GeneratorOf, between_bounds, by_seed, subsets
 from diffusion_ladder.evaluation.findings import Findings
-from diffusion_ladder.params import Memorisation
+from diffusion_ladder.params.evaluation import Memorisation
 
 Numbers = dict[str, float]
 

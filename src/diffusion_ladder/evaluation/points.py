@@ -22,7 +22,7 @@ from diffusion_ladder.evaluation.bounds import (
     rounded,
 )
 from diffusion_ladder.evaluation.findings import Findings
-from diffusion_ladder.params import PointEvaluation
+from diffusion_ladder.params.evaluation import PointEvaluation
 
 TUBE_DEVIATIONS = 3  # the tube's radius, in standard deviations of the data's noise
 

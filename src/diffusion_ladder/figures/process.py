@@ -20,7 +20,7 @@ from diffusion_ladder.diffusion.schedules import NoiseSchedule, add_noise
 from diffusion_ladder.figures import style
 from diffusion_ladder.figures.film import film, points_scene, tiles_scene
 from diffusion_ladder.figures.style import Exhibit, RungArtifacts
-from diffusion_ladder.params import Figures
+from diffusion_ladder.params.figures import Figures
 
 LIMIT = 3.4  # points are shown up to so many standard deviations from the mean
 SHEET_ROWS = 5  # of a contact sheet

@@ -11,7 +11,7 @@ from diffusion_ladder.figures import style
 from diffusion_ladder.figures.film import Scene, film, tiles_scene
 from diffusion_ladder.figures.process import encode_sheet, frame_plane, show_points
 from diffusion_ladder.figures.style import Exhibit, RungArtifacts
-from diffusion_ladder.params import Figures
+from diffusion_ladder.params.figures import Figures
 
 SCATTER_PANEL = 380  # side in pixels
 COMPARED_SHARE = 4  # a comparison shows a quarter as many pairs as the grid has samples

@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from diffusion_ladder.networks.embeddings import fold, unfold
-from diffusion_ladder.params import DiffusersUNetNetwork
+from diffusion_ladder.params.network import DiffusersUNetNetwork
 
 
 class DiffusersUNet(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import read_tensors, write_tensors
 from diffusion_ladder.networks.embeddings import TimeEmbedding
-from diffusion_ladder.params import MLPNetwork
+from diffusion_ladder.params.network import MLPNetwork
 
 WEIGHTS = "model.safetensors"
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import read_tensors, write_tensors
 from diffusion_ladder.networks.embeddings import TimeEmbedding, fold, unfold
-from diffusion_ladder.params import UNetNetwork
+from diffusion_ladder.params.network import UNetNetwork
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ from typing import Any
 
 from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
-from diffusion_ladder.params import Dataset, Model, Parameters, Sampling
+from diffusion_ladder.params.datasets import Dataset
+from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.sampling import Sampling
+from diffusion_ladder.params.whole import Parameters
 from diffusion_ladder.report import words
 from diffusion_ladder.report.equations import Equation, equations_of
 from diffusion_ladder.report.excerpts import Excerpt, excerpts_of, source_of
@@ -66,7 +69,7 @@ class Chapter:
 
     key: str
     title: str
-    model: Model
+    model: RungParameters
     sampling: Sampling
     dataset: Dataset
     about: list[str]
@@ -180,7 +183,7 @@ class Reader:
 
     def report(self) -> Report:
         """Everything."""
-        chapters = [self.chapter(key) for key in self.parameters.models]
+        chapters = [self.chapter(key) for key in self.parameters.rungs]
         cards = {chapter.model.dataset: chapter.card for chapter in chapters}
         sources = {chapter.model.dataset: words.about_source(chapter.dataset) for chapter in chapters}
         metric_names = [metric.key for chapter in chapters for metric in chapter.metrics]
@@ -202,7 +205,8 @@ class Reader:
 
     def chapter(self, key: str) -> Chapter:
         """One rung."""
-        model, sampling = self.parameters.models[key], self.parameters.sampling[key]
+        model = self.parameters.rungs[key]
+        sampling = model.sampling
         dataset = self.parameters.datasets[model.dataset]
         measured = self.json("reports", "metrics", f"{key}.json")
         measured |= self.json("reports", "metrics", "scores", f"{key}.json")
@@ -221,7 +225,7 @@ class Reader:
             own_words=[*filter(None, words.about(model, dataset, sampling).values()), *self.terminal_snr(key, model)],
             limitations=words.rung_limitations(key, self.parameters, card, self.trained(key)),
             trained=self.trained(key),
-            sampler=words.sampler_name(model.schedulers.sampling),
+            sampler=words.sampler_name(sampling.sampler),
             nfe=measured["nfe"] if isinstance(measured.get("nfe"), int) else None,
             new_equations=new_equations,
             known_equations=known_equations,
@@ -232,31 +236,31 @@ class Reader:
             card_pictures=self.pictures(f"render_data@{model.dataset}", "data", model.dataset),
             topics=self.topics(key, model, measured, metrics),
             metrics=metrics,
-            judgements=judgements(measured, self.parameters.quality[key], metrics),
+            judgements=judgements(measured, model.quality, metrics),
             facts=[fact for fact in facts_of(measured) if topic_of_fact(fact.key) == "other"],
             judge=judge,
             judge_shown_in=self.first_in(f"judge {judge.name}", key) if judge else None,
             settings=settings_of(key, self.parameters),
         )
 
-    def about(self, key: str, model: Model, dataset: Dataset, sampling: Sampling) -> list[str]:
+    def about(self, key: str, model: RungParameters, dataset: Dataset, sampling: Sampling) -> list[str]:
         """The rung in plain words; what an earlier one has told word for word is referred to."""
         topics = {topic: text for topic, text in words.about(model, dataset, sampling).items() if text}
         first = {topic: self.first_in(f"text {text}", key) for topic, text in topics.items()}
         paragraphs = [text for topic, text in topics.items() if first[topic] is None]
         for earlier in dict.fromkeys(place for place in first.values() if place is not None):
             told = [topic for topic, place in first.items() if place == earlier]
-            paragraphs.append(words.as_before(told, self.parameters.models[earlier].title, earlier))
+            paragraphs.append(words.as_before(told, self.parameters.rungs[earlier].title, earlier))
         return paragraphs
 
-    def terminal_snr(self, key: str, model: Model) -> list[str]:
+    def terminal_snr(self, key: str, model: RungParameters) -> list[str]:
         """A paragraph where the forward process of the trained rung ends too far from pure noise."""
         snr = self.json("models", key, "rung.json").get("terminal_snr")
-        notice = None if snr is None else terminal_snr_notice(snr, model.schedule.terminal_snr_limit)
+        notice = None if snr is None else terminal_snr_notice(snr)
         return [] if notice is None else [f"{notice[0].upper()}{notice[1:]}."]
 
     def equations(
-        self, model: Model, sampling: Sampling, metrics: list[Metric]
+        self, model: RungParameters, sampling: Sampling, metrics: list[Metric]
     ) -> tuple[list[Numbered], list[Numbered]]:
         """A rung's equations: those not shown yet, which get the next numbers, and those shown before."""
         used = equations_of(model, sampling, {metric.key for metric in metrics})
@@ -267,7 +271,7 @@ class Reader:
         new = [item for item in numbered if item.equation.key not in before]
         return new, [item for item in numbered if item.equation.key in before]
 
-    def code(self, key: str, model: Model, sampling: Sampling) -> tuple[list[Code], list[Excerpt]]:
+    def code(self, key: str, model: RungParameters, sampling: Sampling) -> tuple[list[Code], list[Excerpt]]:
         """A rung's code: what was not shown yet with its text, and what was."""
         used = excerpts_of(model, sampling)
         new = [excerpt for excerpt in used if self.first_in(f"code {excerpt.key}", key) is None]
@@ -289,18 +293,20 @@ class Reader:
             f" zero would have {number(zero)}. Train for longer, or with another `learning_rate`."
         ]
 
-    def judge(self, model: Model) -> Judge | None:
-        """The classifier that the rung names as its judge; None where something else judges."""
-        folder = Path(model.judge)
-        if folder.parent.name != "classifiers":
+    def judge(self, model: RungParameters) -> Judge | None:
+        """The classifier of the rung's data set; None where there is none."""
+        name = model.dataset
+        if name not in self.parameters.classifiers:
             return None
-        return Judge(folder.name, facts_of(self.json("reports", "metrics", "classifiers", f"{folder.name}.json")))
+        return Judge(name, facts_of(self.json("reports", "metrics", "classifiers", f"{name}.json")))
 
     def pictures(self, stage: str, *parts: str) -> list[Picture]:
         """The figures that a stage drew into a folder below reports/."""
         return pictures_in(self.root.joinpath(REPORTS, *parts), self.root, stage)
 
-    def topics(self, key: str, model: Model, measured: Mapping[str, Any], metrics: list[Metric]) -> list[Topic]:
+    def topics(
+        self, key: str, model: RungParameters, measured: Mapping[str, Any], metrics: list[Metric]
+    ) -> list[Topic]:
         """What happened, by topic; a paragraph that an earlier rung has shown word for word is left out."""
         drawn = self.pictures(f"render@{key}", "figures", key)
         drawn += self.pictures(f"compare_scores@{key}", "figures", "scores", key)
@@ -322,8 +328,7 @@ class Reader:
 
 def settings_of(key: str, parameters: Parameters) -> list[tuple[str, list[tuple[str, str]]]]:
     """A rung's parameters in groups: each a dotted path in params.yaml, and names with their values."""
-    parts = ("models", "sampling", "sweep", "evaluation", "figures")
-    return [group for part in parts for group in groups_of(f"{part}.{key}", given(getattr(parameters, part)[key]))]
+    return groups_of(f"rungs.{key}", given(parameters.rungs[key]))
 
 
 def groups_of(path: str, values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

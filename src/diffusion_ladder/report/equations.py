@@ -6,7 +6,8 @@ Notation of Ho et al. (DDPM, arXiv 2006.11239): timesteps run from 1 to T, where
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from diffusion_ladder.params import Model, Sampling
+from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.report.notation import (
     Math,
     bar,
@@ -396,16 +397,16 @@ MEASURES = {
 }  # fmt: skip
 
 
-def equations_of(model: Model, sampling: Sampling, metric_names: Collection[str]) -> list[Equation]:
+def equations_of(model: RungParameters, sampling: Sampling, metric_names: Collection[str]) -> list[Equation]:
     """The equations that a rung uses, in the order in which it does; what has no equation here is passed over."""
     prediction_type = model.schedule.prediction_type
-    samplers = {name.removeprefix("diffusers_") for name in (model.schedulers.sampling, model.schedulers.comparison)}
+    samplers = {name.removeprefix("diffusers_") for name in (sampling.sampler, model.schedulers.comparison)}
     candidates = (
         ADDING_NOISE,
         SCHEDULES.get(model.schedule.name),
         ZERO_TERMINAL_SNR if model.schedule.rescale_betas_zero_snr else None,
         TARGETS.get(prediction_type),
-        LOSS_WEIGHTS.get(model.training.loss_weight.name),
+        LOSS_WEIGHTS.get(model.training.loss_weight.name) if model.training.loss_weight else None,
         AVERAGE if model.training.ema_decay else None,
         LABEL_DROPOUT if model.training.label_dropout else None,
         ESTIMATES.get(prediction_type),

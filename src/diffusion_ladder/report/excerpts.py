@@ -8,7 +8,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from diffusion_ladder.params import Model, Sampling
+from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.sampling import Sampling
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SHOWN_ROOT = "src/diffusion_ladder"  # how the package's folder is called in the repository
@@ -30,7 +31,7 @@ class Excerpt:
     title: str
     file: str
     name: str
-    used_by: Callable[[Model, Sampling], bool]
+    used_by: Callable[[RungParameters, Sampling], bool]
 
     @property
     def path(self) -> str:
@@ -38,24 +39,24 @@ class Excerpt:
         return f"{SHOWN_ROOT}/{self.file}"
 
 
-def always(model: Model, sampling: Sampling) -> bool:
+def always(model: RungParameters, sampling: Sampling) -> bool:
     """Every rung."""
     return True
 
 
-def uses_own(name: str) -> Callable[[Model, Sampling], bool]:
+def uses_own(name: str) -> Callable[[RungParameters, Sampling], bool]:
     """Rungs that draw samples with the sampler of that name that is written here."""
-    return lambda model, sampling: name in (model.schedulers.sampling, model.schedulers.comparison)
+    return lambda model, sampling: name in (sampling.sampler, model.schedulers.comparison)
 
 
-def has_network(name: str) -> Callable[[Model, Sampling], bool]:
+def has_network(name: str) -> Callable[[RungParameters, Sampling], bool]:
     """Rungs with that network."""
     return lambda model, sampling: model.network.name == name
 
 
-def has_loss_weight(name: str) -> Callable[[Model, Sampling], bool]:
+def has_loss_weight(name: str) -> Callable[[RungParameters, Sampling], bool]:
     """Rungs whose loss is weighted so."""
-    return lambda model, sampling: model.training.loss_weight.name == name
+    return lambda model, sampling: model.training.loss_weight is not None and model.training.loss_weight.name == name
 
 
 EXCERPTS = (
@@ -102,7 +103,7 @@ EXCERPTS = (
 )
 
 
-def excerpts_of(model: Model, sampling: Sampling) -> list[Excerpt]:
+def excerpts_of(model: RungParameters, sampling: Sampling) -> list[Excerpt]:
     """The functions that a rung runs through, in the order of the process."""
     return [excerpt for excerpt in EXCERPTS if excerpt.used_by(model, sampling)]
 

@@ -30,7 +30,7 @@ def card_of(chapter: Chapter, report: Report) -> str:
     data = ModelCardData(
         license="mit",
         library_name="pytorch" if own else "diffusers",
-        tags=["diffusion", chapter.model.network.name, chapter.model.schedulers.sampling, kind],
+        tags=["diffusion", chapter.model.network.name, chapter.sampling.sampler, kind],
         datasets=[chapter.model.dataset],
         metrics=[metric.key for metric in chapter.metrics] or None,
         pipeline_tag=None if kind == "points" else "unconditional-image-generation",

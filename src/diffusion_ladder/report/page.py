@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from diffusion_ladder.params import Parameters
+from diffusion_ladder.params.whole import Parameters
 from diffusion_ladder.report.content import Reader, Report
 from diffusion_ladder.report.excerpts import highlighted
 from diffusion_ladder.report.films import film_of

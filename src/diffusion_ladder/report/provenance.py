@@ -12,7 +12,7 @@ from pathlib import Path
 
 from diffusion_ladder.artifacts import canonical_json, read_json
 from diffusion_ladder.hashes import md5_of_output
-from diffusion_ladder.params import Parameters
+from diffusion_ladder.params.whole import Parameters
 from diffusion_ladder.report.stage_graph import Stage, read_stages
 
 CODE = ("src/diffusion_ladder", "stages")
@@ -75,19 +75,19 @@ def provenance_of(root: Path, parameters: Parameters) -> Provenance:
         purposes=[purpose for folder in CODE for purpose in purposes_in(root, folder)],
         versions=versions_in(root / "requirements.txt"),
         computed_with=circumstances_of(root, parameters),
-        stages=read_stages(root, parameters),
+        stages=read_stages(root),
     )
 
 
 def hashes_of(root: Path, parameters: Parameters) -> Iterator[Hash]:
     """The hash of everything that is there."""
-    datasets = dict.fromkeys(model.dataset for model in parameters.models.values())
+    datasets = dict.fromkeys(model.dataset for model in parameters.rungs.values())
     paths = {
         "code": CODE,
         "data": [f"data/processed/{name}.safetensors" for name in datasets],
         "weights": [
-            *(f"models/{name}" for name in parameters.models),
-            *(f"models/classifiers/{name}" for name in parameters.classifiers),
+            *(f"models/{name}" for name in parameters.rungs),
+            *(f"data/judges/{name}/classifier" for name in parameters.classifiers),
         ],
     }
     for what, places in paths.items():
@@ -120,7 +120,7 @@ def versions_in(lock: Path) -> list[tuple[str, str]]:
 def circumstances_of(root: Path, parameters: Parameters) -> dict[str, list[str]]:
     """Device, precision and threads of each rung's training, and the titles of the rungs that they hold for."""
     found: dict[str, list[str]] = {}
-    for key, model in parameters.models.items():
+    for key, model in parameters.rungs.items():
         path = root / "models" / key / "rung.json"
         facts = read_json(path).get("computed_with") if path.is_file() else None
         if facts:

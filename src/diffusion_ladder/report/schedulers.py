@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusion_ladder.params import SchedulerComparison
+from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
 from diffusion_ladder.report.metrics import finite
 from diffusion_ladder.report.rendering import number
 

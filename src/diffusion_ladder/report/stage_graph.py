@@ -1,17 +1,15 @@
 """The graph of the stages, drawn from dvc.yaml: in layers from top to bottom, each stage below all that it needs."""
 
 import html
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import yaml
 from markupsafe import Markup
 
-from diffusion_ladder.params import Parameters, look_up
+from diffusion_ladder.graph.reader import REFERENCE, read_graph
+from diffusion_ladder.params.section import load_yaml
 
 HEIGHT, GAP_X, GAP_Y, PADDING, LETTER = 36, 20, 34, 14, 8.2  # of a box and between boxes, in pixels
 
@@ -33,57 +31,34 @@ class Stage:
     needs: list[str]
 
 
-def filled_in(text: str, values: Mapping[str, Any]) -> str:
-    """A text of dvc.yaml with ${...} replaced."""
-    return re.sub(r"\$\{(.+?)\}", lambda match: str(look_up(values, match[1])), text)
-
-
-def paths_of(entries: list[Any]) -> list[str]:
-    """The paths in a list of dvc.yaml, whose entries are paths or mappings of one."""
-    return [path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)]
-
-
-def files_of(definition: Mapping[str, Any], parameters: Parameters) -> tuple[set[str], set[str]]:
-    """What a stage reads and writes, over all entries of its loop."""
-    body = definition.get("do", definition)
-    loops: list[dict[str, Any]] = [{}]
-    if "foreach" in definition:
-        entries = look_up(parameters, definition["foreach"].strip("${}"))
-        loops = [{"key": key, "item": item} for key, item in entries.items()]
-    written = [path for kind in ("outs", "metrics", "plots") for path in paths_of(body.get(kind, []))]
-    return tuple(  # type: ignore[return-value]
-        {filled_in(path, values) for values in loops for path in paths}
-        for paths in (paths_of(body.get("deps", [])), written)
-    )
-
-
 def overlap(one: str, other: str) -> bool:
     """Whether one path is the other, or lies in it."""
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
-def read_stages(root: Path, parameters: Parameters) -> list[Stage]:
+def read_stages(root: Path) -> list[Stage]:
     """The stages of root/dvc.yaml, each after those that it needs; none where the file is missing."""
     path = root / "dvc.yaml"
     if not path.is_file():
         return []
-    definitions = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-    files = {name: files_of(definition, parameters) for name, definition in definitions.items()}
+    graph = read_graph(load_yaml(root / "params.yaml"), path)
+    read = {name: stage.everywhere("deps") for name, stage in graph.items()}
+    written = {name: stage.everywhere("outs", "metrics", "plots") for name, stage in graph.items()}
     needs = {
         name: {
             other
-            for other, (_, written) in files.items()
-            if other != name and any(overlap(dep, out) for dep in read for out in written)
+            for other in graph
+            if other != name and any(overlap(dep, out) for dep in read[name] for out in written[other])
         }
-        for name, (read, _) in files.items()
+        for name in graph
     }
     behind = {name: ancestors(name, needs) for name in needs}
     direct = {name: [n for n in needs[name] if not any(n in behind[m] for m in needs[name])] for name in needs}
     return [
         Stage(
             name=name,
-            words=re.sub(r"\$\{.+?\}", "each", definitions[name].get("do", definitions[name]).get("desc", "")),
-            count=len(look_up(parameters, loop.strip("${}"))) if (loop := definitions[name].get("foreach")) else 0,
+            words=REFERENCE.sub("each", graph[name].body.get("desc", "")),
+            count=len(graph[name].loop),
             needs=sorted(direct[name]),
         )
         for name in sorted(needs, key=lambda name: (len(behind[name]), name))

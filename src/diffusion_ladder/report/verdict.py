@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_ladder.overlays import flatten
-from diffusion_ladder.params import Parameters, Threshold, load_yaml
+from diffusion_ladder.params.quality import Threshold
+from diffusion_ladder.params.section import load_yaml, merge
+from diffusion_ladder.params.whole import Parameters, with_every_rung
 from diffusion_ladder.quality import Check, checks
 from diffusion_ladder.report.metrics import Description, Measured, Metric, described
 from diffusion_ladder.report.rendering import number
@@ -103,10 +105,10 @@ def preset_of(parameters: Parameters, folder: Path) -> Preset:
     ground = folder / "default.yaml"
     if not ground.is_file():
         return Preset("", [])
-    mine, default = flatten(parameters.model_dump(exclude_unset=True)), flatten(load_yaml(ground))
+    mine, default = flatten(parameters.model_dump(exclude_unset=True)), load_yaml(ground)
     found = []
     for path in sorted(folder.glob("*.yaml"), key=lambda path: (path != ground, path.stem)):
-        theirs = default | flatten(load_yaml(path))
+        theirs = flatten(with_every_rung(merge(default, load_yaml(path))))
         differing = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key)]
         found.append(Preset(path.stem, differing))
     return min(found, key=lambda preset: len(preset.changed))
@@ -114,7 +116,7 @@ def preset_of(parameters: Parameters, folder: Path) -> Preset:
 
 def data_in_words(parameters: Parameters) -> str:
     """Whether the data are the embedded ones, whole published sets, or the user's."""
-    sources = {model.dataset: str(parameters.datasets[model.dataset].source) for model in parameters.models.values()}
+    sources = {model.dataset: str(parameters.datasets[model.dataset].source) for model in parameters.rungs.values()}
     kinds = {
         "embedded": [name for name, source in sources.items() if source in EMBEDDED],
         "full": [name for name, source in sources.items() if source in WHOLE],

@@ -7,7 +7,11 @@ parameters and artifacts.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffusion_ladder.params import Dataset, DiffusersUNetNetwork, Model, Parameters, Portraits, Sampling
+from diffusion_ladder.params.datasets import Dataset, Portraits
+from diffusion_ladder.params.network import DiffusersUNetNetwork
+from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.sampling import Sampling
+from diffusion_ladder.params.whole import Parameters
 
 NETWORK_NAMES = {"mlp": "MLP", "unet": "U-Net from scratch", "diffusers_unet": "UNet2DModel of diffusers"}
 SAMPLER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
@@ -64,7 +68,7 @@ def steps_in_words(steps: int | str, T: int) -> str:
     return f"all {T:,} timesteps" if steps in ("all", T) else f"{steps:,} of the {T:,} timesteps"
 
 
-def about(model: Model, dataset: Dataset, sampling: Sampling) -> dict[str, str]:
+def about(model: RungParameters, dataset: Dataset, sampling: Sampling) -> dict[str, str]:
     """A rung in plain words: for each of its topics a paragraph."""
     return {
         "the kind of data": KINDS.get(str(getattr(dataset, "kind", "")), ""),
@@ -81,7 +85,7 @@ def as_before(topics: Sequence[str], title: str, link: str) -> str:
     return f"{named[0].upper()}{named[1:]} as in [{title}](#{link})."
 
 
-def about_network(model: Model) -> str:
+def about_network(model: RungParameters) -> str:
     """What kind of network a rung trains."""
     network, target = model.network, TARGETS.get(model.schedule.prediction_type, "the target")
     if isinstance(network, DiffusersUNetNetwork):
@@ -128,7 +132,7 @@ def about_folding(network: DiffusersUNetNetwork) -> str:
     )
 
 
-def about_conditions(model: Model) -> str:
+def about_conditions(model: RungParameters) -> str:
     """What the network is told besides the noisy picture."""
     if model.training.label_dropout > 0:
         share = f"{model.training.label_dropout:g}"
@@ -139,7 +143,7 @@ def about_conditions(model: Model) -> str:
     return "It is told the timestep as a vector of sines and cosines."
 
 
-def about_training(model: Model) -> str:
+def about_training(model: RungParameters) -> str:
     """The options of training that are on; nothing where none is."""
     training, sentences = model.training, []
     if training.optimiser == "muon":
@@ -152,13 +156,13 @@ def about_training(model: Model) -> str:
             "A random half of the images in every batch is mirrored, so that the network has twice as many to learn"
             " from, and draws what looks to the left as often as what looks to the right (parameter `flip`)."
         )
-    if training.ema_choice.decays:
+    if training.ema_choice:
         decays = ", ".join(f"{decay:g}" for decay in (training.ema_decay, *training.ema_choice.decays))
         sentences.append(
             f"Averages of the weights with the decays {decays} were kept, and after training the one with the least"
             " loss under new noise was taken (parameter `ema_choice`); the half-life named above is that one's."
         )
-    if training.pairing == "optimal_transport":
+    if training.pairing:
         sentences.append(
             "Within a batch every point is paired with the noise that lies closest, as far as all pairs together allow"
             " (minibatch optimal transport, parameter `pairing`). The paths from noise to data become shorter and"
@@ -168,10 +172,10 @@ def about_training(model: Model) -> str:
     return " ".join(sentences)
 
 
-def about_sampling(model: Model, sampling: Sampling) -> str:
+def about_sampling(model: RungParameters, sampling: Sampling) -> str:
     """How samples are drawn, and what they are compared with."""
     T, schedulers = model.schedule.T, model.schedulers
-    first = f"{sampler_name(schedulers.sampling)} in {steps_in_words(sampling.steps, T)}"
+    first = f"{sampler_name(sampling.sampler)} in {steps_in_words(sampling.steps, T)}"
     second = f"{sampler_name(schedulers.comparison)} in {steps_in_words(sampling.comparison_steps, T)}"
     guidance = f", with {guidance_in_words(sampling)}" if sampling.guidance_scale != 1 else ""
     return f"Samples are drawn by {first}{guidance}. For comparison, {second} starts from the same noise."
@@ -179,14 +183,14 @@ def about_sampling(model: Model, sampling: Sampling) -> str:
 
 def guidance_in_words(sampling: Sampling) -> str:
     """The guidance scale, and where it acts if not everywhere."""
-    first, last = sampling.guidance_interval
+    first, last = sampling.guidance_interval or (0, 1)
     where = "" if (first, last) == (0, 1) else f" from {first:g} to {last:g} of the timesteps"
     return f"a guidance scale of {sampling.guidance_scale:g}{where}"
 
 
 def about_topics(key: str, parameters: Parameters, metric_names: Sequence[str]) -> dict[str, list[str]]:
     """What the figures of a rung are about: paragraphs by topic (report/topics.py)."""
-    model, sampling = parameters.models[key], parameters.sampling[key]
+    model = parameters.rungs[key]
     points = parameters.datasets[model.dataset].kind == "points"
     return {
         "forward": [
@@ -200,7 +204,7 @@ def about_topics(key: str, parameters: Parameters, metric_names: Sequence[str]) 
         ],
         "training": about_learning(model),
         "reverse": [ABOUT_REVERSE, *([ABOUT_SCORE] if points else [])],
-        "samples": [about_choice(model.dataset, parameters.seed, sampling)],
+        "samples": [about_choice(model.dataset, parameters.seed, model.sampling)],
         "cost": [ABOUT_COST],
         "sample_size": [ABOUT_SAMPLE_SIZE],
         "labels": [ABOUT_LABELS] if "label_accuracy" in metric_names else [],
@@ -237,7 +241,7 @@ ABOUT_MEMORISATION = (
 )
 
 
-def about_learning(model: Model) -> list[str]:
+def about_learning(model: RungParameters) -> list[str]:
     """How to read the curves of a training."""
     return [
         "The loss is the error of the answer at timesteps drawn at random, so that it rustles; by timestep it shows"
@@ -267,7 +271,7 @@ def limitations(
     parameters: Parameters, cards: Mapping[str, Mapping[str, Any]], metric_names: Sequence[str]
 ) -> list[str]:
     """What the numbers and pictures can't tell: true of the artifacts at hand."""
-    datasets = [parameters.datasets[model.dataset] for model in parameters.models.values()]
+    datasets = [parameters.datasets[model.dataset] for model in parameters.rungs.values()]
     notes = [
         "Data, networks and training have the sizes that the table above says. Published models of each kind are"
         " larger, see far more images, and make better samples.",
@@ -322,7 +326,7 @@ def rung_limitations(
     key: str, parameters: Parameters, card: Mapping[str, Any], trained: Mapping[str, float | None]
 ) -> list[str]:
     """What one rung can't do, or can't tell: true of its artifacts and parameters."""
-    model = parameters.models[key]
+    model = parameters.rungs[key]
     kind = str(parameters.datasets[model.dataset].kind)
     rows, seen = card.get("splits", {}).get("train", {}).get("rows"), trained.get("images_seen")
     notes = [OF_KINDS[kind]] if kind in OF_KINDS else []
@@ -333,7 +337,7 @@ def rung_limitations(
         )
     if kind == "digits":
         notes.append("It is told no label, so that it can't be asked for a digit.")
-    twins = [other.title for name, other in parameters.models.items() if other.dataset == model.dataset and name != key]
+    twins = [other.title for name, other in parameters.rungs.items() if other.dataset == model.dataset and name != key]
     if twins:
         notes.append(
             f"It shares its data with {' and '.join(twins)}. Where the two differ, one training of each can't tell"
@@ -358,7 +362,7 @@ def portrait_notes(datasets: Sequence[Dataset]) -> list[str]:
 
 def about_label(dataset: Portraits) -> str:
     """What the label is, and what it isn't."""
-    values, column = len(dataset.preprocess.class_names), dataset.label_column
+    values, column = len(dataset.preprocess.class_names), dataset.preprocess.label_column
     return (
         f"{column[:1].upper()}{column[1:]} is a column of the data: a label with {SMALL_NUMBERS.get(values, values)}"
         " classes, as the data set codes it. Rows coded otherwise are dropped, and counted in the data card. Neither"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_ladder.params import Sampling
+from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.rungs import Rung
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -13,7 +13,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 def is_guided(timestep: float, T: int, settings: Sampling) -> bool:
     """Whether guidance acts at a timestep in [0, T): at scale 1 never, elsewhere in its interval, as a share of T."""
-    first, last = settings.guidance_interval
+    first, last = settings.guidance_interval or (0.0, 1.0)
     return settings.guidance_scale != 1 and first <= timestep / T < last
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import unnormalise
-from diffusion_ladder.params import Sampling
+from diffusion_ladder.params.sampling import Sampling, Thresholding
 from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_scheduler
@@ -101,15 +101,21 @@ def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> 
     method = name.removeprefix("diffusers_")
     options: dict[str, Any] = {"timestep_spacing": settings.spacing, "clip_sample": settings.clip_sample}
     if method != "heun":
-        options["thresholding"] = settings.thresholding
-        options["dynamic_thresholding_ratio"] = settings.dynamic_thresholding_ratio
-        options["sample_max_value"] = settings.sample_max_value
+        options |= thresholding_options(settings.thresholding)
     if method == "ddpm":
         options["variance_type"] = settings.variance_type
     scheduler = build_scheduler(name, rung.schedule, **options)
     scheduler.set_timesteps(rung.schedule.T if steps == "all" else steps)
-    clipped = settings.clip_sample or settings.thresholding
+    clipped = settings.clip_sample or settings.thresholding is not None
     return scheduler, {"eta": settings.eta, "use_clipped_model_output": clipped} if method == "ddim" else {}
+
+
+def thresholding_options(thresholding: Thresholding | None) -> dict[str, Any]:
+    """The options of a scheduler that keeps x_0 in range by dynamic thresholding; none where that is off."""
+    if thresholding is None:
+        return {}
+    ratio, largest = thresholding.ratio, thresholding.max_value
+    return {"thresholding": True, "dynamic_thresholding_ratio": ratio, "sample_max_value": largest}
 
 
 def noise_of(rung: Rung, numbers: Tensor, sampling_seeds: Tensor, seed: int) -> tuple[Tensor, list[torch.Generator]]:

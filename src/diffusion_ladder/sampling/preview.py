@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import unnormalise
-from diffusion_ladder.params import Previews
+from diffusion_ladder.params.training import Previews
 from diffusion_ladder.rungs import Rung, build_scheduler
 from diffusion_ladder.sampling.guidance import conditional
 from diffusion_ladder.sampling.loop import noise_of, reverse_process

@@ -1,9 +1,9 @@
 """Samples by every sampler at several costs, and at several scales of guidance: what the table of each is made of."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from diffusion_ladder.params import Sampling, Sweep
+from diffusion_ladder.params.sampling import Sampling
+from diffusion_ladder.params.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,12 @@ def steps_within(method: str, evaluations: int) -> int:
     return (evaluations + 1) // 2 if method == "heun" else evaluations
 
 
-def settings_by_table(
-    sweep: Sweep, own: Sampling, sampler: str, modules: Mapping[str, str]
-) -> dict[str, list[Setting]]:
+def module_beside(method: str, sampler: str) -> str:
+    """The module of a method that comes from where a sampler does: written here, or diffusers'."""
+    return f"diffusers_{method}" if sampler.startswith("diffusers_") else method
+
+
+def settings_by_table(sweep: Sweep, own: Sampling) -> dict[str, list[Setting]]:
     """What is drawn for each table.
 
     - cost: every method within every number of evaluations, guided as the rung's samples are;
@@ -37,14 +40,12 @@ def settings_by_table(
     Args:
         sweep: methods, evaluations and scales.
         own: how the rung's samples are drawn.
-        sampler: module that draws them.
-        modules: by method, its module under schedulers/.
     """
     costs = [
-        Setting(modules[method], steps_within(method, evaluations), own.guidance_scale)
+        Setting(module_beside(method, own.sampler), steps_within(method, evaluations), own.guidance_scale)
         for method in sweep.samplers
         for evaluations in sweep.evaluations
     ]
-    module = modules[sampler.removeprefix("diffusers_")]
-    guidance = [Setting(module, sweep.guidance_steps, scale) for scale in sweep.guidance_scales]
+    swept = sweep.guidance
+    guidance = [Setting(own.sampler, swept.steps, scale) for scale in swept.scales] if swept else []
     return {table: settings for table, settings in (("cost", costs), ("guidance", guidance)) if settings}

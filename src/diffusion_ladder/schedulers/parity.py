@@ -22,7 +22,7 @@ from torch import Tensor
 from diffusion_ladder import schedulers
 from diffusion_ladder.diffusion.exact import gaussian_x0, prediction_of
 from diffusion_ladder.diffusion.targets import PREDICTION_TYPES
-from diffusion_ladder.params import SchedulerComparison
+from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
 from diffusion_ladder.randomness import generator
 
 ALL_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_ladder.params import Training
+from diffusion_ladder.params.training import Training
 from diffusion_ladder.training.loop import Step
 
 BINS = 8  # of timesteps, equally wide; the first holds those with the least noise

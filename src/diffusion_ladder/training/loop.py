@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.targets import loss_weight, refuse_undefined_target, target_mean_square, training_target
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params import LossWeight, Training
+from diffusion_ladder.params.training import LossWeight, Training
 from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, noise_schedule
@@ -90,7 +90,8 @@ def initial_state(rung: Rung, settings: Training) -> TrainingState:
     network = rung.network.train()
     optimiser = build_optimiser(network, settings, rung.sample_shape[0])
     average = ExponentialMovingAverage(network, settings.ema_decay)
-    candidates = [ExponentialMovingAverage(network, decay) for decay in settings.ema_choice.decays]
+    decays = settings.ema_choice.decays if settings.ema_choice else []
+    candidates = [ExponentialMovingAverage(network, decay) for decay in decays]
     return TrainingState(network, optimiser, average, candidates)
 
 
@@ -152,7 +153,7 @@ class Task:
         labels = self.labels.cpu()
         counts = labels.bincount(minlength=len(self.settings.class_weights or []))
         if not counts.all():
-            key, empty = f"models.{self.rung.model}.training.class_weights", counts.argmin().item()
+            key, empty = f"rungs.{self.rung.model}.training.class_weights", counts.argmin().item()
             raise UserError(f"{key}: the training split has no example of class {empty}")
         return labels.argsort(stable=True), counts
 
@@ -199,12 +200,12 @@ def draw_batch(task: Task, step: int) -> Batch:
     if settings.flip:
         mirrored = sent(torch.rand(len(x0), generator=random) < 0.5, x0.device)
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
-    if settings.pairing == "optimal_transport":
+    if settings.pairing:
         noise = transported(x0.cpu(), noise)
     return Batch(x0, sent(timesteps, x0.device), sent(noise, x0.device), labels)
 
 
-def losses_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight, precision: torch.dtype) -> Tensor:
+def losses_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight | None, precision: torch.dtype) -> Tensor:
     """weight(t) |target - network(x_t, t)|^2 of each example (DDPM, eq. 14), averaged over its values: (B,).
 
     In float32 whatever the network's precision.
@@ -221,12 +222,14 @@ def losses_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight, p
     return weight_of(prediction_type, alpha_bar, weighting).float().to(error.device) * error
 
 
-def weight_of(prediction_type: str, alpha_bar: Tensor, weighting: LossWeight) -> Tensor:
-    """The weight of the squared error at alpha_bar (B,)."""
+def weight_of(prediction_type: str, alpha_bar: Tensor, weighting: LossWeight | None) -> Tensor:
+    """The weight of the squared error at alpha_bar (B,); 1 without a weighting."""
+    if weighting is None:
+        return torch.ones_like(alpha_bar)
     return loss_weight(weighting.name, prediction_type, alpha_bar / (1 - alpha_bar), weighting.gamma)
 
 
-def zero_loss(rung: Rung, weighting: LossWeight, data_mean_square: float) -> float:
+def zero_loss(rung: Rung, weighting: LossWeight | None, data_mean_square: float) -> float:
     """The expected loss of a network that always answers zero; data_mean_square is that of the normalised data."""
     prediction_type, alpha_bar = rung.schedule.prediction_type, noise_schedule(rung.schedule).alpha_bar  # (T,)
     square = target_mean_square(prediction_type, alpha_bar, data_mean_square)
@@ -241,8 +244,8 @@ def best_average(task: Task, state: TrainingState) -> ExponentialMovingAverage:
     examples stay out of it, so that the evaluation on them remains fair.
     """
     settings = task.settings
-    steps = range(settings.steps, settings.steps + settings.ema_choice.batches)
-    batches = [draw_batch(task, step) for step in steps]
+    count = settings.ema_choice.batches if settings.ema_choice else 0
+    batches = [draw_batch(task, settings.steps + number) for number in range(count)]
 
     def loss(average: ExponentialMovingAverage) -> float:
         average.copy_to(state.network)
@@ -280,7 +283,7 @@ def train(task: Task, state: TrainingState | None = None, processes: Processes =
         state.optimiser.zero_grad()
         processes.backward(part, settings.batch_size)
         losses = processes.gather(part.detach(), share.start, settings.batch_size)
-        gradient_norm = nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+        gradient_norm = nn.utils.clip_grad_norm_(parameters, settings.gradient_clip or math.inf)
         state.optimiser.step()
         state.steps = step + 1
         for average in state.averages().values():

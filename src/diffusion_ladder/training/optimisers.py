@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffusion_ladder.params import Training
+from diffusion_ladder.params.training import Training
 
 
 def build_optimiser(network: nn.Module, settings: Training, data_channels: int) -> Any:

@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from diffusion_ladder.artifacts import write_text
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.params.runtime import Runtime
+from diffusion_ladder.params.training import Previews
 from diffusion_ladder.processes import Processes, ProcessLostError
 from diffusion_ladder.rungs import Rung
 from diffusion_ladder.runtime import Stage
@@ -53,9 +55,9 @@ class Session:
         """
         self.stage, self.task, self.rung, self.settings = stage, task, task.rung, task.settings
         self.draw_preview, self.processes = draw_preview, processes
-        shares = stage.parameter(f"models.{stage.key}.previews").at
+        shares = stage.section("previews", Previews).at
         self.previewed = {max(1, round(share * self.settings.steps)) for share in shares}  # steps
-        if (mode := stage.parameter("runtime").compile) != "never":
+        if (mode := stage.parameter("runtime", Runtime).compile) != "never":
             self.rung.network.compile(mode=mode)  # in place: the weights keep their names
         self.state = initial_state(self.rung, self.settings)
         self.history = History(self.settings, self.rung.schedule.T, stage.device)

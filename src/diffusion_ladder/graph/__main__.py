@@ -1,0 +1,76 @@
+"""Write into dvc.yaml what follows from the code and from params.yaml: `python -m diffusion_ladder.graph`.
+
+Each stage's code dependencies come from what it imports; the loop of compare_scores and the charts list the rungs.
+"""
+
+import re
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusion_ladder.artifacts import write_text
+from diffusion_ladder.errors import UserError
+from diffusion_ladder.graph.imports import SOURCE, code_of
+from diffusion_ladder.graph.reader import Definition, flat, read_graph
+from diffusion_ladder.params.section import load_yaml
+
+WIDTH = 120  # of a line
+
+
+def written(text: str, parameters: Mapping[str, Any], stages: Mapping[str, Definition]) -> str:
+    """The text of dvc.yaml with all that follows from code and parameters."""
+    for stage in stages.values():
+        text = with_dependencies(text, stage)
+    rungs = parameters["rungs"]
+    scored = "".join(f"      {name}: ${{rungs.{name}}}\n" for name, rung in rungs.items() if "score" in rung)
+    text = replaced(text, r"(?<=  compare_scores:\n    foreach:\n)(      \w+: .*\n)*", scored)
+    norms = "".join(f"        reports/training/{name}.tsv: gradient_norm\n" for name in rungs)
+    return replaced(text, r"(        reports/training/\w+\.tsv: gradient_norm\n)+", norms)
+
+
+def with_dependencies(text: str, stage: Definition) -> str:
+    """The text of dvc.yaml with the code dependencies of one stage."""
+    entries = flat(stage.body.get("deps", []))
+    code = [entry for entry in entries if entry.startswith(("src/", "stages"))]
+    by_hand = [entry for entry in code if "${" in entry or entry in (SOURCE, "stages")]
+    names = [*(entry for entry in entries if entry not in code), *code_of(stage, by_hand)]
+    indent = " " * (6 if stage.looped else 4)
+    listed = ", ".join(f'"{name}"' if "${" in name else name for name in names)
+    lines = textwrap.wrap(
+        f"deps: [{listed}]", WIDTH - len(indent), break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
+    )
+    return replaced(
+        text, rf"(?<=\n  {stage.name}:\n)((?:    .*\n)*?){indent}deps: \[[^\]]*\]", "\n".join(lines), indent
+    )
+
+
+def replaced(text: str, pattern: str, new: str, indent: str = "") -> str:
+    """The text with its one match of a pattern replaced by lines with an indent; the pattern's group stays.
+
+    Raises:
+        UserError: there is no such place.
+    """
+    match = re.search(pattern, text)
+    if match is None:
+        raise UserError(f"dvc.yaml: no place for {new.splitlines()[0] if new else pattern}: restore its layout")
+    kept = match[1] or "" if indent else ""
+    return text[: match.start()] + kept + textwrap.indent(new, indent) + text[match.end() :]
+
+
+def main() -> None:
+    """Rewrite dvc.yaml; a mistake is one line and exit code 1."""
+    try:
+        parameters = load_yaml("params.yaml")
+        before = Path("dvc.yaml").read_text(encoding="utf-8")
+        after = written(before, parameters, read_graph(parameters))
+        if after != before:
+            write_text("dvc.yaml", after)
+        print("dvc.yaml is written anew" if after != before else "dvc.yaml fits the code already")
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
