@@ -3,7 +3,6 @@
 The names in params.yaml are module names under networks/ and schedulers/; a module is imported when a rung names it.
 """
 
-import functools
 import importlib
 import os
 import shutil
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import partial, read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.diffusion.schedules import NoiseSchedule, make_schedule
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.network import Network, network_settings
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import seed_of
@@ -51,14 +50,6 @@ class Rung:
     num_classes: int
     null_label: int | None
     normalisation: Normalisation
-
-
-@functools.cache
-def noise_schedule(schedule: Schedule) -> NoiseSchedule:
-    """The forward process that the settings describe."""
-    return make_schedule(
-        schedule.name, schedule.T, schedule.beta_start, schedule.beta_end, schedule.rescale_betas_zero_snr
-    )
 
 
 def build_scheduler(name: str, schedule: Schedule, **options: Any) -> Any:
@@ -155,8 +146,8 @@ def describe(rung: Rung) -> dict[str, Any]:
         "dataset": rung.dataset,
         "network": rung.settings.model_dump(),
         "schedule": rung.schedule.model_dump(),
-        "terminal_snr": noise_schedule(rung.schedule).terminal_snr,
-        "forward_process": noise_schedule(rung.schedule).facts(),
+        "terminal_snr": forward_process(rung.schedule).terminal_snr,
+        "forward_process": forward_process(rung.schedule).facts(),
         "sample_shape": list(rung.sample_shape),
         "num_classes": rung.num_classes,
         "null_label": rung.null_label,

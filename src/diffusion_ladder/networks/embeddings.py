@@ -43,6 +43,17 @@ class TimeEmbedding(nn.Module):
         return self.linear_2(nn.functional.silu(self.linear_1(sinusoids)))
 
 
+def condition(time: Tensor, class_embedding: nn.Embedding | None, class_labels: Tensor | None) -> Tensor:
+    """What a network is told besides the noisy sample: (B, time_size) of the time, plus that of the class if any.
+
+    Raises:
+        ValueError: labels (B,) are missing for a network with a class embedding, or given to one without.
+    """
+    if (class_embedding is None) != (class_labels is None):
+        raise ValueError("class labels are needed exactly where the network has a class embedding")
+    return time if class_embedding is None else time + class_embedding(class_labels)
+
+
 def fold(images: Tensor, patch_size: int) -> Tensor:
     """Fold squares of pixels into channels: (B, C, H, W) to (B, C p^2, H/p, W/p) (pixel-unshuffle, arXiv 1609.05158).
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import read_tensors, write_tensors
-from diffusion_ladder.networks.embeddings import TimeEmbedding, fold, unfold
+from diffusion_ladder.networks.embeddings import TimeEmbedding, condition, fold, unfold
 from diffusion_ladder.params.network import UNetNetwork
 
 
@@ -205,10 +205,7 @@ class UNet(nn.Module):
 
     def condition(self, timestep: Tensor, class_labels: Tensor | None) -> Tensor:
         """(B,) timesteps and labels to the (B, time_size) vector that conditions every block."""
-        if (self.class_embedding is None) != (class_labels is None):
-            raise ValueError("class labels are needed exactly where the network has a class embedding")
-        time = self.time_embedding(timestep)
-        return time if self.class_embedding is None else time + self.class_embedding(class_labels)
+        return condition(self.time_embedding(timestep), self.class_embedding, class_labels)
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Predict the target of a noisy image.

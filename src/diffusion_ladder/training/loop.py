@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.targets import loss_weight, refuse_undefined_target, target_mean_square, training_target
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.training import LossWeight, Training
 from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
-from diffusion_ladder.rungs import Rung, noise_schedule
+from diffusion_ladder.rungs import Rung
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
 from diffusion_ladder.training.optimisers import build_optimiser
 from diffusion_ladder.training.pairing import transported
@@ -211,7 +212,7 @@ def losses_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight | 
     In float32 whatever the network's precision.
     """
     prediction_type = rung.schedule.prediction_type
-    alpha_bar = noise_schedule(rung.schedule).alpha_bar_at(batch.timesteps)  # (B,) float64
+    alpha_bar = forward_process(rung.schedule).alpha_bar_at(batch.timesteps)  # (B,) float64
     x_t = scheduler.add_noise(batch.x0, batch.noise, batch.timesteps)
     if x_t.ndim == 4:
         x_t = x_t.contiguous(memory_format=torch.channels_last)
@@ -231,7 +232,7 @@ def weight_of(prediction_type: str, alpha_bar: Tensor, weighting: LossWeight | N
 
 def zero_loss(rung: Rung, weighting: LossWeight | None, data_mean_square: float) -> float:
     """The expected loss of a network that always answers zero; data_mean_square is that of the normalised data."""
-    prediction_type, alpha_bar = rung.schedule.prediction_type, noise_schedule(rung.schedule).alpha_bar  # (T,)
+    prediction_type, alpha_bar = rung.schedule.prediction_type, forward_process(rung.schedule).alpha_bar  # (T,)
     square = target_mean_square(prediction_type, alpha_bar, data_mean_square)
     return (weight_of(prediction_type, alpha_bar, weighting) * square).mean().item()
 
@@ -270,7 +271,7 @@ def train(task: Task, state: TrainingState | None = None, processes: Processes =
         ValueError: epsilon is to be predicted at zero terminal SNR.
     """
     rung, settings = task.rung, task.settings
-    refuse_undefined_target(rung.schedule.prediction_type, noise_schedule(rung.schedule).alpha_bar)
+    refuse_undefined_target(rung.schedule.prediction_type, forward_process(rung.schedule).alpha_bar)
     state = state or initial_state(rung, settings)
     parameters = list(state.network.parameters())
     shared = replace(rung, network=processes.distribute(state.network))
