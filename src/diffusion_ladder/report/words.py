@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusion_ladder.params import Dataset, DiffusersUNetNetwork, Model, Parameters, Portraits, Sampling
+from diffusion_ladder.samplers import MODULES, is_library
 
 NETWORK_NAMES = {"mlp": "MLP", "unet": "U-Net from scratch", "diffusers_unet": "UNet2DModel of diffusers"}
-SAMPLER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
 
 KINDS = {
     "points": (
@@ -54,9 +54,8 @@ def network_name(name: str) -> str:
 
 def sampler_name(name: str) -> str:
     """A scheduler module as the literature calls it: diffusers_ddpm is DDPM of diffusers."""
-    short = name.removeprefix("diffusers_")
-    title = SAMPLER_NAMES.get(short, short.replace("_", " ").upper())
-    return f"{title} of diffusers" if name != short else title
+    title = MODULES[name].title
+    return f"{title} of diffusers" if is_library(name) else title
 
 
 def steps_in_words(steps: int | str, T: int) -> str:

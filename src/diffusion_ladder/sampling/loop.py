@@ -16,6 +16,7 @@ from diffusion_ladder.params import Sampling
 from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_scheduler
+from diffusion_ladder.samplers import MODULES
 from diffusion_ladder.sampling.guidance import Predict, evaluations, guided
 
 
@@ -98,18 +99,13 @@ def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> 
 
     Where x_0 is clipped, DDIM takes the noise that goes with the clipped x_0, so that the two still add up to x_t.
     """
-    method = name.removeprefix("diffusers_")
-    options: dict[str, Any] = {"timestep_spacing": settings.spacing, "clip_sample": settings.clip_sample}
-    if method != "heun":
-        options["thresholding"] = settings.thresholding
-        options["dynamic_thresholding_ratio"] = settings.dynamic_thresholding_ratio
-        options["sample_max_value"] = settings.sample_max_value
-    if method == "ddpm":
-        options["variance_type"] = settings.variance_type
-    scheduler = build_scheduler(name, rung.schedule, **options)
+    sampler = MODULES[name]
+    options = {option: getattr(settings, option) for option in sampler.options}
+    scheduler = build_scheduler(name, rung.schedule, timestep_spacing=settings.spacing, **options)
     scheduler.set_timesteps(rung.schedule.T if steps == "all" else steps)
     clipped = settings.clip_sample or settings.thresholding
-    return scheduler, {"eta": settings.eta, "use_clipped_model_output": clipped} if method == "ddim" else {}
+    of_steps = {"eta": settings.eta, "use_clipped_model_output": clipped}
+    return scheduler, {option: of_steps[option] for option in sampler.step_options}
 
 
 def noise_of(rung: Rung, numbers: Tensor, sampling_seeds: Tensor, seed: int) -> tuple[Tensor, list[torch.Generator]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffusion_ladder.params import Sampling, Sweep
+from diffusion_ladder.samplers import MODULES, SAMPLERS
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,6 @@ class Setting:
     guidance_scale: float
 
 
-def steps_within(method: str, evaluations: int) -> int:
-    """The most steps that take no more than so many network evaluations: Heun's N steps take 2N - 1, others' take N."""
-    return (evaluations + 1) // 2 if method == "heun" else evaluations
-
-
 def settings_by_table(
     sweep: Sweep, own: Sampling, sampler: str, modules: Mapping[str, str]
 ) -> dict[str, list[Setting]]:
@@ -41,10 +37,10 @@ def settings_by_table(
         modules: by method, its module under schedulers/.
     """
     costs = [
-        Setting(modules[method], steps_within(method, evaluations), own.guidance_scale)
+        Setting(modules[method], SAMPLERS[method].steps_within(evaluations), own.guidance_scale)
         for method in sweep.samplers
         for evaluations in sweep.evaluations
     ]
-    module = modules[sampler.removeprefix("diffusers_")]
+    module = modules[MODULES[sampler].name]
     guidance = [Setting(module, sweep.guidance_steps, scale) for scale in sweep.guidance_scales]
     return {table: settings for table, settings in (("cost", costs), ("guidance", guidance)) if settings}
