@@ -3,9 +3,12 @@
 Only the stage check_params imports this, so that a new check makes nothing run again but itself.
 """
 
+from collections.abc import Iterable
+
 from diffusion_ladder.diffusion.terminal_snr import NO_SIGNAL
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.params import Model, Parameters, Portraits, Sampling, Scores, Sweep
+from diffusion_ladder.samplers import MODULES, ROWS, SAMPLERS
 
 DIGIT_SIZE = 28  # side of every image of the MNIST family, in pixels
 
@@ -90,16 +93,17 @@ def check_sizes(parameters: Parameters, name: str, model: Model) -> None:
 
 
 def check_schedule(name: str, model: Model) -> None:
-    """Zero terminal SNR leaves nothing that an epsilon could tell, and Heun's sigma no finite start."""
+    """Zero terminal SNR leaves nothing that an epsilon could tell, and a sampler that counts in sigma no start."""
     if not model.schedule.rescale_betas_zero_snr:
         return
     if model.schedule.prediction_type == "epsilon":
         raise ParameterError(f"models.{name}.schedule: {NO_SIGNAL}")
     for use in ("sampling", "comparison"):
-        if getattr(model.schedulers, use).endswith("heun"):
+        sampler = MODULES[getattr(model.schedulers, use)]
+        if not sampler.rescales:
             raise ParameterError(
-                f"models.{name}.schedulers.{use}: heun starts at sigma = 1 / sqrt(SNR), which is infinite with "
-                "rescale_betas_zero_snr; choose ddpm, ddim or dpm_solver"
+                f"models.{name}.schedulers.{use}: {sampler.name} starts at sigma = 1 / sqrt(SNR), which is infinite "
+                f"with rescale_betas_zero_snr; choose {one_of(row.name for row in ROWS if row.rescales)}"
             )
 
 
@@ -122,10 +126,11 @@ def check_options(parameters: Parameters, name: str, model: Model) -> None:
         raise ParameterError(f"{key}.pairing: optimal_transport is for points, which {model.dataset} are not")
     for use in ("sampling", "comparison"):
         sampler, eta = getattr(model.schedulers, use), parameters.sampling[name].eta
-        if sampler.endswith("ddpm") or (sampler.endswith("ddim") and eta > 0):
+        if MODULES[sampler].adds_noise(eta):
+            others = one_of(row.name + " with eta 0" * row.stochastic for row in ROWS if not row.adds_noise(eta=0))
             raise ParameterError(
                 f"models.{name}.schedulers.{use}: {sampler} adds noise (eta = {eta:g}), which needs noise and data "
-                "independent in training; with pairing: optimal_transport take ddim with eta 0, dpm_solver or heun"
+                f"independent in training; with pairing: optimal_transport take {others}"
             )
 
 
@@ -133,23 +138,35 @@ def check_samplers(name: str, model: Model, sampling: Sampling) -> None:
     """What a sampler can't do is refused before the training that it would come after."""
     for use, steps in (("sampling", sampling.steps), ("comparison", sampling.comparison_steps)):
         sampler = getattr(model.schedulers, use)
-        if sampler.endswith("heun") and sampling.thresholding:
+        if sampling.thresholding and "thresholding" not in MODULES[sampler].options:
             raise ParameterError(f"sampling.{name}.thresholding: {sampler} knows clip_sample only")
-        if sampler.endswith("dpm_solver") and sampling.spacing != "trailing" and steps in ("all", model.schedule.T):
+        T, most = model.schedule.T, MODULES[sampler].most_steps(model.schedule.T, sampling.spacing)
+        if (T if steps == "all" else steps) > most:
             key = "steps" if use == "sampling" else "comparison_steps"
             raise ParameterError(
                 f"sampling.{name}.{key}: with {sampling.spacing} spacing {sampler} leaves the last timestep to the "
-                f"data; take at most {model.schedule.T - 1} steps, or trailing spacing"
+                f"data; take at most {most} steps, or trailing spacing"
             )
 
 
 def check_sweep(name: str, model: Model, sampling: Sampling, sweep: Sweep) -> None:
     """The sweep's samplers have the same limits as those that are used."""
-    if "heun" in sweep.samplers and (model.schedule.rescale_betas_zero_snr or sampling.thresholding):
-        why = "thresholding, which it doesn't know" if sampling.thresholding else "an infinite sigma at zero SNR"
-        raise ParameterError(f"sweep.{name}.samplers: heun can't be compared with {why}; leave it out")
-    last = model.schedule.T
-    if "dpm_solver" in sweep.samplers and sampling.spacing != "trailing" and last in sweep.evaluations:
-        raise ParameterError(
-            f"sweep.{name}.evaluations: with {sampling.spacing} spacing dpm_solver takes at most {last - 1} steps"
-        )
+    for sampler in map(SAMPLERS.__getitem__, sweep.samplers):
+        why = ""
+        if model.schedule.rescale_betas_zero_snr and not sampler.rescales:
+            why = "an infinite sigma at zero SNR"
+        if sampling.thresholding and "thresholding" not in sampler.options:
+            why = "thresholding, which it doesn't know"
+        if why:
+            raise ParameterError(f"sweep.{name}.samplers: {sampler.name} can't be compared with {why}; leave it out")
+        most = sampler.most_steps(model.schedule.T, sampling.spacing)
+        if sampler.steps_within(max(sweep.evaluations)) > most:
+            raise ParameterError(
+                f"sweep.{name}.evaluations: with {sampling.spacing} spacing {sampler.name} takes at most {most} steps"
+            )
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Names to choose from: a, b or c."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
