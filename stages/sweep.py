@@ -13,7 +13,7 @@ from diffusion_ladder.artifacts import write_tensors
 from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.rungs import Rung, load_rung, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
-from diffusion_ladder.sampling.loop import Samples, draw_samples
+from diffusion_ladder.sampling.loop import Drawing, Samples, draw_samples
 from diffusion_ladder.sampling.sweep import Setting, settings_by_table
 
 
@@ -22,8 +22,8 @@ def draw(stage: Stage, rung: Rung, setting: Setting, processes: Processes) -> Sa
     sweep, seed = stage.parameter(f"sweep.{stage.key}"), stage.parameter("seed")
     changes = {"guidance_scale": setting.guidance_scale, "batch_size": sweep.batch_size, "eta": sweep.eta}
     settings = stage.parameter(f"sampling.{stage.key}").model_copy(update=changes)
-    how = stage.precision, None, processes, sweep.seeds
-    return draw_samples(rung, setting.sampler, settings, setting.steps, sweep.count, seed, *how)
+    drawn = setting.sampler, settings, setting.steps, sweep.count, seed, sweep.seeds, stage.precision
+    return draw_samples(Drawing(rung, *drawn), processes=processes)
 
 
 def draw_tables(stage: Stage, processes: Processes) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -140,34 +140,51 @@ def run_to_the_end(
     return state.previous, torch.stack(kept, dim=1)
 
 
-@torch.no_grad()
-def draw_samples(
-    rung: Rung,
-    sampler: str,
-    settings: Sampling,
-    steps: int | str,
-    count: int,
-    seed: int,
-    precision: torch.dtype = torch.float32,
-    progress: Any = None,
-    processes: Processes = ONE_PROCESS,
-    seeds: int = 1,
-) -> Samples:
-    """Draw `count` samples for each sampling seed, an equal share for each class, the same noise under each class.
+@dataclass(frozen=True)
+class Drawing:
+    """Which samples are drawn, and how.
 
-    Args:
+    Attributes:
         rung: the model, on the device to use.
         sampler: module name under schedulers/.
         settings: spacing, clipping, guidance, batch size and what is kept of the trajectories.
         steps: steps of the sampler, or "all" T.
         count: samples of each sampling seed, a multiple of the number of classes.
         seed: the root seed.
+        seeds: sampling seeds, 0 and on.
         precision: of matrix products.
+    """
+
+    rung: Rung
+    sampler: str
+    settings: Sampling
+    steps: int | str
+    count: int
+    seed: int
+    seeds: int = 1
+    precision: torch.dtype = torch.float32
+
+    @property
+    def total(self) -> int:
+        """Samples of all sampling seeds."""
+        return self.seeds * self.count
+
+    def scheduler(self) -> tuple[Any, dict[str, Any]]:
+        """A new scheduler, its timesteps set, and the options of its steps: it remembers where it is."""
+        return sampler_for(self.sampler, self.rung, self.settings, self.steps)
+
+
+@torch.no_grad()
+def draw_samples(drawing: Drawing, progress: Any = None, processes: Processes = ONE_PROCESS) -> Samples:
+    """Draw `count` samples for each sampling seed, an equal share for each class, the same noise under each class.
+
+    Args:
+        drawing: which samples, and how.
         progress: called after every step with the number of samples that made it (for a progress bar).
         processes: among which the samples are shared; each gets all of them.
-        seeds: sampling seeds, 0 and on.
     """
-    per_class, total = count // max(1, rung.num_classes), seeds * count
+    rung, settings, count, total = drawing.rung, drawing.settings, drawing.count, drawing.total
+    per_class = count // max(1, rung.num_classes)
     kept_per_class = settings.trajectory_count // max(1, rung.num_classes)
     every, share = torch.arange(total), processes.share(total)
     followed = (every < count) & (every % per_class < kept_per_class)
@@ -175,10 +192,10 @@ def draw_samples(
     finished, kept = [], []
     for indices in every[share].split(settings.batch_size):
         labels = classes[indices].to(device_of(rung)) if rung.num_classes else None
-        scheduler, step_options = sampler_for(sampler, rung, settings, steps)  # anew: it remembers where it is
+        scheduler, step_options = drawing.scheduler()
         frames = frame_indices(scheduler.timesteps.tolist(), settings.trajectory_frames)
-        x_T, generators = noise_of(rung, indices % per_class, sampling_seeds[indices], seed)
-        predict = guided(rung, labels, settings, precision)
+        x_T, generators = noise_of(rung, indices % per_class, sampling_seeds[indices], drawing.seed)
+        predict = guided(rung, labels, settings, drawing.precision)
         process = reverse_process(predict, scheduler, x_T, generators, **step_options)
         final, states = run_to_the_end(process, frames, followed[indices].to(x_T.device), progress)
         finished.append(final)
