@@ -8,7 +8,7 @@ import pytest
 from conftest import PROJECT
 
 FLOORS = {
-    1: "errors randomness artifacts hashes params overlays quality torchvision_import"
+    1: "errors randomness artifacts hashes params overlays quality samplers torchvision_import"
     " diffusion networks data evaluation figures",
     2: "schedulers device runtime report",
     3: "rungs processes",

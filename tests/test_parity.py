@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_ladder.diffusion.targets import PREDICTION_TYPES
+from diffusion_ladder.params.samplers import VARIANTS
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report import schedulers as tables
 from diffusion_ladder.schedulers import ddim, parity
-from diffusion_ladder.schedulers.parity import DTYPES, SAMPLERS, SPACINGS, Float64Sample, Loop
+from diffusion_ladder.schedulers.parity import DTYPES, SPACINGS, Float64Sample, Loop
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # from diffusers' use of numpy
 
@@ -31,22 +32,23 @@ def agree(loop, **changes):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", VARIANTS)
 def test_loops_of_ten_steps_agree_for_every_schedule_prediction_type_and_spacing(sampler, dtype):
     short = SETTINGS.model_copy(update={"steps": [10], "long_steps": 25})
     chosen = [loop for loop in parity.loops(short) if (loop.sampler, loop.dtype) == (sampler, dtype)]
     kinds = {(loop.schedule, loop.rescaled, loop.prediction_type, loop.spacing) for loop in chosen}
-    rescaled = len(SAMPLERS[sampler].schedules) * 2 * len(SPACINGS) if SAMPLERS[sampler].rescales else 0
-    assert len(kinds) == len(SAMPLERS[sampler].schedules) * len(PREDICTION_TYPES) * len(SPACINGS) + rescaled
+    schedules = len(VARIANTS[sampler].twin.schedules)
+    rescaled = schedules * 2 * len(SPACINGS) if VARIANTS[sampler].sampler.rescales else 0
+    assert len(kinds) == schedules * len(PREDICTION_TYPES) * len(SPACINGS) + rescaled
     assert [loop for loop in chosen if not agree(loop)] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", VARIANTS)
 def test_loops_of_a_thousand_steps_agree(sampler, dtype):
-    for schedule in SAMPLERS[sampler].schedules:
-        for rescaled in {False, SAMPLERS[sampler].rescales}:
+    for schedule in VARIANTS[sampler].twin.schedules:
+        for rescaled in {False, VARIANTS[sampler].sampler.rescales}:
             prediction_type = "v_prediction" if rescaled else "epsilon"
             loop = Loop(sampler, schedule, rescaled, dtype, prediction_type, "trailing", 1000)
             assert agree(loop), loop
@@ -55,14 +57,14 @@ def test_loops_of_a_thousand_steps_agree(sampler, dtype):
 @st.composite
 def any_loop(draw):
     """A loop, and the settings that make its schedule: T, the betas, the data."""
-    name = draw(st.sampled_from(sorted(SAMPLERS)))
-    sampler = SAMPLERS[name]
-    rescaled = sampler.rescales and draw(st.booleans())
+    name = draw(st.sampled_from(sorted(VARIANTS)))
+    variant = VARIANTS[name]
+    rescaled = variant.sampler.rescales and draw(st.booleans())
     T = draw(st.integers(4, 1500))
     spacing = draw(st.sampled_from(SPACINGS))
     loop = Loop(
         sampler=name,
-        schedule=draw(st.sampled_from(sampler.schedules)),
+        schedule=draw(st.sampled_from(variant.twin.schedules)),
         rescaled=rescaled,
         dtype=draw(st.sampled_from(sorted(DTYPES))),
         prediction_type=draw(st.sampled_from(PREDICTION_TYPES[1:] if rescaled else PREDICTION_TYPES)),

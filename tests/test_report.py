@@ -753,7 +753,7 @@ def test_equations_follow_the_parameters(name):
         keys = [equation.key for equation in equations_of(model, sampling, ["frechet_distance"])]
         assert keys[:2] == ["forward", name]
         assert ("label_dropout" in keys, "guidance" in keys) == (dropout > 0, guidance != 1)
-        assert keys[-2:] == ["ddim", "frechet_distance"]
+        assert keys[-2:] == ["ddim_step", "frechet_distance"]
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver", "heun"])
@@ -768,7 +768,7 @@ def test_samplers_weights_and_zero_terminal_snr_have_equations_and_code(sampler,
     changes = {"schedulers": schedulers, "schedule": schedule, "training": training}
     model = model.model_copy(update=changes)
     keys = [equation.key for equation in equations_of(model, sampling, [])]
-    assert keys[-1] == sampler
+    assert keys[-1] == f"{sampler}_step"
     assert ("zero_terminal_snr" in keys) == rescaled
     assert {"min_snr", "p2"} & set(keys) == {weight} - {"uniform"}
     code = [excerpt.key for excerpt in excerpts_of(model, sampling)]

@@ -56,7 +56,7 @@ def build_scheduler(name: str, schedule: Schedule, **options: Any) -> Any:
     """The scheduler of module schedulers/`name` for a schedule.
 
     Args:
-        name: ddpm, ddim, dpm_solver or heun (from scratch), or one of them with diffusers_ before it.
+        name: one of samplers.MODULES.
         options: further constructor arguments in diffusers' names, such as `timestep_spacing`.
 
     Returns:

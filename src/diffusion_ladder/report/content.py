@@ -163,7 +163,7 @@ class Report:
     def example_override(self) -> str:
         """An option of `dvc exp run` that trains the first rung twice as long."""
         first = self.chapters[0]
-        return f"models.{first.key}.training.steps={2 * first.model.training.steps}"
+        return f"rungs.{first.key}.training.steps={2 * first.model.training.steps}"
 
     def title_of(self, key: str) -> str:
         """A chapter's title."""

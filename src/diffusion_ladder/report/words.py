@@ -10,11 +10,11 @@ from typing import Any
 from diffusion_ladder.params.datasets import Dataset, Portraits
 from diffusion_ladder.params.network import DiffusersUNetNetwork
 from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.samplers import MODULES, is_library
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.whole import Parameters
 
 NETWORK_NAMES = {"mlp": "MLP", "unet": "U-Net from scratch", "diffusers_unet": "UNet2DModel of diffusers"}
-SAMPLER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
 
 KINDS = {
     "points": (
@@ -58,9 +58,8 @@ def network_name(name: str) -> str:
 
 def sampler_name(name: str) -> str:
     """A scheduler module as the literature calls it: diffusers_ddpm is DDPM of diffusers."""
-    short = name.removeprefix("diffusers_")
-    title = SAMPLER_NAMES.get(short, short.replace("_", " ").upper())
-    return f"{title} of diffusers" if name != short else title
+    title = MODULES[name].title
+    return f"{title} of diffusers" if is_library(name) else title
 
 
 def steps_in_words(steps: int | str, T: int) -> str:

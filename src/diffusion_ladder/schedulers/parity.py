@@ -22,10 +22,10 @@ from torch import Tensor
 from diffusion_ladder import schedulers
 from diffusion_ladder.diffusion.exact import gaussian_x0, prediction_of
 from diffusion_ladder.diffusion.targets import PREDICTION_TYPES
+from diffusion_ladder.params.samplers import VARIANTS
 from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
 from diffusion_ladder.randomness import generator
 
-ALL_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 SPACINGS = ("leading", "linspace", "trailing")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 RESCALED = "rescaled"  # the group of the schedules with zero terminal SNR
@@ -34,46 +34,10 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """A sampler as both libraries have it.
-
-    Attributes:
-        class_name: in both.
-        schedules: the noise schedules that diffusers has for it.
-        rescales: whether diffusers can rescale them to zero terminal SNR.
-        draws: whether it adds noise.
-        rounds: whether diffusers rounds each state to float32.
-        eta: DDIM's share of DDPM's noise.
-    """
-
-    class_name: str
-    schedules: tuple[str, ...]
-    rescales: bool
-    draws: bool
-    rounds: bool = False
-    eta: float | None = None
-
-    def pair(self, **config: Any) -> tuple[Any, Any]:
-        """Our scheduler and diffusers', configured alike."""
-        families = (schedulers, diffusers_schedulers)
-        ours, theirs = (getattr(family, self.class_name)(**config) for family in families)
-        return ours, theirs
-
-
-SAMPLERS = {
-    "ddpm": Sampler("DDPMScheduler", ALL_SCHEDULES, rescales=True, draws=True),
-    "ddim_eta_0": Sampler("DDIMScheduler", ALL_SCHEDULES[:3], rescales=True, draws=True, eta=0.0),
-    "ddim_eta_1": Sampler("DDIMScheduler", ALL_SCHEDULES[:3], rescales=True, draws=True, eta=1.0),
-    "dpm_solver": Sampler("DPMSolverMultistepScheduler", ALL_SCHEDULES[:3], rescales=True, draws=False, rounds=True),
-    "heun": Sampler("HeunDiscreteScheduler", ALL_SCHEDULES[:3], rescales=False, draws=False),
-}
-
-
-@dataclass(frozen=True)
 class Loop:
     """One run of both schedulers, from noise to samples."""
 
-    sampler: str
+    sampler: str  # a key of VARIANTS
     schedule: str
     rescaled: bool
     dtype: str
@@ -96,9 +60,9 @@ class Loop:
             "prediction_type": self.prediction_type,
             "timestep_spacing": self.spacing,
         }
-        if SAMPLERS[self.sampler].rescales:
+        if VARIANTS[self.sampler].sampler.rescales:
             config["rescale_betas_zero_snr"] = self.rescaled
-        if SAMPLERS[self.sampler].draws:
+        if VARIANTS[self.sampler].sampler.stochastic:
             config["clip_sample"] = False  # which would hide differences; the others don't clip by default
         return config
 
@@ -109,13 +73,19 @@ def loops(settings: SchedulerComparison) -> list[Loop]:
     Epsilon and zero terminal SNR exclude each other.
     """
     found = []
-    for (name, sampler), rescaled, dtype in itertools.product(SAMPLERS.items(), (False, True), DTYPES):
-        for schedule in sampler.schedules if sampler.rescales or not rescaled else ():
+    for (name, variant), rescaled, dtype in itertools.product(VARIANTS.items(), (False, True), DTYPES):
+        for schedule in variant.twin.schedules if variant.sampler.rescales or not rescaled else ():
             types = PREDICTION_TYPES[1:] if rescaled else PREDICTION_TYPES  # without epsilon
             short = itertools.product(types, SPACINGS, settings.steps)
             long = ("v_prediction", "trailing", settings.long_steps)
             found += [Loop(name, schedule, rescaled, dtype, *case) for case in [*short, long]]
     return found
+
+
+def pair(class_name: str, **config: Any) -> tuple[Any, Any]:
+    """Our scheduler and diffusers', configured alike."""
+    ours, theirs = (getattr(family, class_name)(**config) for family in (schedulers, diffusers_schedulers))
+    return ours, theirs
 
 
 class Float64Sample(Tensor):
@@ -162,8 +132,8 @@ def walk(scheduler: Any, network: Network, x: Tensor, **step_options: Any) -> It
 
 def largest_difference(loop: Loop, settings: SchedulerComparison, seed: int) -> float | None:
     """The largest relative difference between the two schedulers' states; None where diffusers' become NaN."""
-    sampler, dtype = SAMPLERS[loop.sampler], DTYPES[loop.dtype]
-    ours, theirs = sampler.pair(**loop.config(settings))
+    variant, dtype = VARIANTS[loop.sampler], DTYPES[loop.dtype]
+    ours, theirs = pair(variant.twin.class_name, **loop.config(settings))
     for scheduler in (ours, theirs):
         scheduler.set_timesteps(loop.steps)
     if dtype == torch.float64:
@@ -175,12 +145,12 @@ def largest_difference(loop: Loop, settings: SchedulerComparison, seed: int) -> 
     def states(scheduler: Any, kind: type[Tensor] = Tensor) -> Iterator[Tensor]:
         draws = generator(seed, "compare_schedulers")
         x = torch.randn(settings.sample_shape, generator=draws, dtype=torch.float64).to(dtype)
-        options: dict[str, Any] = {"generator": draws} if sampler.draws else {}
-        options |= {} if sampler.eta is None else {"eta": sampler.eta}
+        options: dict[str, Any] = {"generator": draws} if variant.sampler.stochastic else {}
+        options |= {} if variant.eta is None else {"eta": variant.eta}
         x = (x * float(theirs.init_noise_sigma)).as_subclass(kind)
         return walk(scheduler, network, x, **options)
 
-    keeps_float64 = sampler.rounds and dtype == torch.float64
+    keeps_float64 = variant.twin.rounds and dtype == torch.float64
     expected = torch.stack([*states(theirs, Float64Sample if keeps_float64 else Tensor)])  # (steps, B, D)
     if not expected.isfinite().all():
         return None
