@@ -3,10 +3,11 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from diffusion_ladder.diffusion.targets import PREDICTION_TYPES
@@ -24,7 +25,9 @@ LIMITS = {"float32": 1e-5, "float64": 1e-10}
 
 def agree(loop, **changes):
     """Whether the states of a loop agree; NaN in diffusers' own is known at zero terminal SNR with eta = 1 alone."""
-    difference = parity.largest_difference(loop, SETTINGS.model_copy(update=changes), seed=0)
+    difference, noise_left = parity.compare(loop, SETTINGS.model_copy(update=changes), seed=0)
+    if noise_left:  # known where the last timestep visited isn't the first
+        assert (VARIANTS[loop.sampler].sampler.stochastic, loop.spacing) == (True, "trailing")
     if difference is None:
         assert (loop.sampler, loop.rescaled) == ("ddim_eta_1", True)
         return True
@@ -62,6 +65,8 @@ def any_loop(draw):
     rescaled = variant.sampler.rescales and draw(st.booleans())
     T = draw(st.integers(4, 1500))
     spacing = draw(st.sampled_from(SPACINGS))
+    steps = draw(st.integers(2, min(60, T - 1)))
+    assume(len(np.arange(T, 0, -T / steps)) == steps)  # where it overruns by one, diffusers visits the timestep -1
     loop = Loop(
         sampler=name,
         schedule=draw(st.sampled_from(variant.twin.schedules)),
@@ -69,7 +74,7 @@ def any_loop(draw):
         dtype=draw(st.sampled_from(sorted(DTYPES))),
         prediction_type=draw(st.sampled_from(PREDICTION_TYPES[1:] if rescaled else PREDICTION_TYPES)),
         spacing=spacing,
-        steps=draw(st.integers(2, min(60, T - 1))),
+        steps=steps,
     )
     beta_start = draw(st.floats(1e-5, 1e-3))
     changes = {
@@ -97,10 +102,29 @@ def test_a_slightly_wrong_step_is_found(monkeypatch):
         assert agree(Loop("ddim_eta_0", "linear", False, dtype, "epsilon", "trailing", 50))
 
 
+@pytest.mark.parametrize(
+    ("sampler", "steps", "dtype", "expected"),
+    [
+        ("ddpm", 10, "float64", True),  # noise of the smallest variance, 1e-20, at t = 99
+        ("ddpm", 1000, "float64", False),
+        ("ddim_eta_0", 10, "float32", False),
+        ("ddim_eta_0", 15, "float32", True),  # 1000 // 15 steps down from t = 66 is t = 0
+        ("ddim_eta_1", 15, "float64", True),
+        ("heun", 15, "float64", False),
+        ("dpm_solver", 15, "float64", False),
+    ],
+)
+def test_where_diffusers_leaves_noise_in_finished_samples_it_is_told(sampler, steps, dtype, expected):
+    loop = Loop(sampler, "linear", False, dtype, "epsilon", "trailing", steps)
+    difference, noise_left = parity.compare(loop, SETTINGS, seed=0)
+    assert difference <= LIMITS[dtype]
+    assert noise_left == expected
+
+
 def test_a_state_of_ours_that_is_not_finite_is_an_infinite_difference(monkeypatch):
     monkeypatch.setattr(ddim, "step_variance", lambda *alpha_bars: torch.tensor(math.nan))
     loop = Loop("ddim_eta_1", "linear", False, "float64", "epsilon", "trailing", 5)
-    assert parity.largest_difference(loop, SETTINGS, seed=0) == math.inf
+    assert parity.compare(loop, SETTINGS, seed=0).difference == math.inf
 
 
 def test_diffusers_dpm_solver_rounds_float64_samples_unless_they_decline():

@@ -154,8 +154,13 @@ def test_our_samplers_draw_what_the_librarys_draw(sampler, spacing, options):
     settings = SAMPLING.model_copy(update={"spacing": spacing, **options})
     images = rung(sample_shape=(1, 2, 3))
     one, other = (draw_samples(Drawing(images, f"{of}{sampler}", settings, 30, 8, seed=0)) for of in ("", "diffusers_"))
-    for name in ("samples", "states", "predicted"):
+    for name in ("states", "predicted"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=2e-4, atol=2e-4)
+    noisy = sampler == "ddpm" and spacing == "trailing" and "variance_type" in options  # in diffusers' last step
+    finished = other.predicted[-1] if noisy else other.final
+    torch.testing.assert_close(one.final, finished, rtol=2e-4, atol=2e-4)
+    if noisy:
+        assert (other.final - finished).std() > 0.03
     assert torch.equal(one.timesteps, other.timesteps)
 
 
@@ -259,6 +264,23 @@ def test_no_sampler_skips_its_last_step(sampler, spacing, steps):
         Drawing(one_point, sampler, SAMPLING.model_copy(update={"spacing": spacing}), steps, 4, seed=0)
     )
     torch.testing.assert_close(drawn.samples, torch.full((4, 2), 1.5), atol=1e-3, rtol=0)  # t = 0 has noise of 0.01
+
+
+NOISIEST = {"eta": 1.0, "variance_type": "fixed_large"}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS[:4])
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("steps", [1, 10, 15, 600])
+def test_our_samplers_leave_no_noise_in_finished_samples(sampler, spacing, steps):
+    """Whatever timestep comes last, whether or not the steps divide T, and however much noise the others add."""
+    one_point = rung(network=GaussianDenoiser(deviation=0.0))
+    drawing = Drawing(
+        one_point, sampler, SAMPLING.model_copy(update={"spacing": spacing, **NOISIEST}), steps, 4, seed=0
+    )
+    drawn = draw_samples(drawing)
+    torch.testing.assert_close(drawn.samples, torch.full((4, 2), 1.5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(drawn.final, drawn.predicted[-1], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

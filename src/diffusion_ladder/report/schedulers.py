@@ -43,11 +43,13 @@ class SchedulerReport:
     Attributes:
         loops: how many were run.
         nan_loops: in how many diffusers' scheduler ended in NaN.
+        noisy_loops: in how many it left noise in finished samples.
         steps: of the loops, in words, the long ones last.
     """
 
     loops: int
     nan_loops: int
+    noisy_loops: int
     steps: str
     samplers: list[str]
     tables: list[DifferenceTable]
@@ -61,6 +63,7 @@ def scheduler_report(raw: Mapping[str, Any], settings: SchedulerComparison) -> S
     return SchedulerReport(
         loops=values["loops"],
         nan_loops=values.get("nan_loops_of_diffusers", 0),
+        noisy_loops=values.get("noisy_loops_of_diffusers", 0),
         steps=f"{', '.join(map(number, settings.steps))} and {number(settings.long_steps)}",
         samplers=[variant.title for variant in VARIANTS.values()],
         tables=[difference_table(values, dtype, limit) for dtype, limit in settings.limits.items()],

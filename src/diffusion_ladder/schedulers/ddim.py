@@ -51,15 +51,19 @@ class DDIMScheduler(DiscreteScheduler):
         return self.alpha_bar_pair(0, -1)[1]
 
     def previous_timestep(self, timestep: int | Tensor) -> int:
-        """Where a step from this timestep arrives: T // steps earlier (negative: at the data), as in diffusers.
+        """Where a step from this timestep arrives: T // steps earlier, as in diffusers, or (negative) at the data.
 
         This is the next timestep visited where `steps` divides T and the spacing is leading or trailing; elsewhere
-        the two are a fraction of a step apart. Raises ValueError before `set_timesteps`.
+        the two are a fraction of a step apart. The last step always arrives at the data, of which diffusers' may stop
+        short, at timestep 0.
+        Raises ValueError before `set_timesteps`.
         """
         if self.num_inference_steps is None:
             raise ValueError(
                 "Number of inference steps is 'None', you need to run 'set_timesteps' after creating the scheduler"
             )
+        if timestep == self.timesteps[-1]:
+            return -1
         return int(timestep) - self.config.num_train_timesteps // self.num_inference_steps
 
     def step(
@@ -84,6 +88,8 @@ class DDIMScheduler(DiscreteScheduler):
         x0, epsilon = self.read_prediction(model_output, sample, alpha_bars[0])  # eq. 9
         if use_clipped_model_output:
             epsilon = epsilon_of(x0, sample, alpha_bars[0])
+        if previous_t < 0:
+            eta = 0.0  # no noise in the last step
         noise = self.step_noise(model_output, generator, variance_noise) if eta > 0 else None
         return self.output(ddim_step(x0, epsilon, *alpha_bars, eta, noise), x0, return_dict)
 

@@ -20,6 +20,7 @@ class DDPMScheduler(DiscreteScheduler):
 
     The arguments are those of diffusers' DDPMScheduler, with its defaults. Where timesteps are left out, t-1 is the
     next timestep visited. variance_type fixed_large_log, which is broken there (NaN), means sigma_t^2 = beta_t here.
+    diffusers takes t = 0 for the last step, wherever the spacing ends, and leaves noise in samples that end elsewhere.
     """
 
     custom_timesteps: bool
@@ -93,7 +94,7 @@ class DDPMScheduler(DiscreteScheduler):
         model_output, predicted_variance = self.split_variance(model_output, sample)
         alpha_bars = self.alpha_bar_pair(t, sample.dtype)
         x0 = self.read_prediction(model_output, sample, alpha_bars[0]).x0  # eq. 15
-        if t == 0:  # Algorithm 2, line 3: no noise in the last step
+        if int(self.previous_timestep(t)) < 0:  # Algorithm 2, line 3: no noise in the last step, whatever t is
             return self.output(ddpm_step(sample, x0, *alpha_bars), x0, return_dict)
         sigma = self.standard_deviation(*alpha_bars, predicted_variance)
         noise = self.noise_like(model_output, generator)

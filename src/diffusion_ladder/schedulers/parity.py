@@ -6,13 +6,17 @@ states a and b (diffusers') differ by max|a - b| / max|b|; what counts is the la
 In float32 diffusers' schedulers are taken as they are. In float64 they can't be: they multiply up alpha_bar, and from
 it derive sigma, in float32, whatever the samples are. So there they are given alpha_bar and sigma in float64; all that
 they do with them is theirs. DPM-Solver++ also rounds each state to float32 (see `Float64Sample`).
+
+Some of diffusers' schedulers leave noise in what should be finished samples: DDPM adds it in a last step that isn't at
+t = 0, and DDIM stops at t = 0, short of the data, where T // steps doesn't reach them. Ours never do. Such loops are
+counted, and end for the comparison at the x_0 that diffusers predicted.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -122,16 +126,27 @@ def perfect_network(prediction_type: str, timesteps: Tensor, alpha_bar: Tensor, 
     return predict
 
 
-def walk(scheduler: Any, network: Network, x: Tensor, **step_options: Any) -> Iterator[Tensor]:
-    """The states of a scheduler with its timesteps set, from x (B, D) in the scheduler's own scale to the samples."""
+def walk(scheduler: Any, network: Network, x: Tensor, **step_options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """The states of a scheduler with its timesteps set, from x (B, D) in the scheduler's own scale to the samples.
+
+    Beside each is the x_0 predicted on the way, or the state itself where the scheduler doesn't tell.
+    """
     for t in scheduler.timesteps:
         prediction = network(scheduler.scale_model_input(x, t), t)
-        x = scheduler.step(prediction, t, x, **step_options).prev_sample
-        yield x.as_subclass(Tensor)
+        step = scheduler.step(prediction, t, x, **step_options)
+        x = step.prev_sample
+        yield x.as_subclass(Tensor), getattr(step, "pred_original_sample", x).as_subclass(Tensor)
 
 
-def largest_difference(loop: Loop, settings: SchedulerComparison, seed: int) -> float | None:
-    """The largest relative difference between the two schedulers' states; None where diffusers' become NaN."""
+class Comparison(NamedTuple):
+    """How a loop came out."""
+
+    difference: float | None  # the largest relative one between the two schedulers' states; None: diffusers' become NaN
+    noise_left: bool  # by diffusers, in what should be finished samples
+
+
+def compare(loop: Loop, settings: SchedulerComparison, seed: int) -> Comparison:
+    """Run both schedulers, and hold each state against the other's."""
     variant, dtype = VARIANTS[loop.sampler], DTYPES[loop.dtype]
     ours, theirs = pair(variant.twin.class_name, **loop.config(settings))
     for scheduler in (ours, theirs):
@@ -142,7 +157,7 @@ def largest_difference(loop: Loop, settings: SchedulerComparison, seed: int) -> 
         loop.prediction_type, ours.timesteps, ours.schedule.alpha_bar, settings.data_mean, settings.data_std
     )
 
-    def states(scheduler: Any, kind: type[Tensor] = Tensor) -> Iterator[Tensor]:
+    def states(scheduler: Any, kind: type[Tensor] = Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         draws = generator(seed, "compare_schedulers")
         x = torch.randn(settings.sample_shape, generator=draws, dtype=torch.float64).to(dtype)
         options: dict[str, Any] = {"generator": draws} if variant.sampler.stochastic else {}
@@ -151,12 +166,21 @@ def largest_difference(loop: Loop, settings: SchedulerComparison, seed: int) -> 
         return walk(scheduler, network, x, **options)
 
     keeps_float64 = variant.twin.rounds and dtype == torch.float64
-    expected = torch.stack([*states(theirs, Float64Sample if keeps_float64 else Tensor)])  # (steps, B, D)
+    walked, predicted = zip(*states(theirs, Float64Sample if keeps_float64 else Tensor), strict=True)
+    expected = torch.stack(walked)  # (steps, B, D)
     if not expected.isfinite().all():
-        return None
-    found = torch.stack([*states(ours)])
-    differences = (found - expected).abs().amax(dim=(1, 2)) / expected.abs().amax(dim=(1, 2))  # (steps,)
-    return differences.max().item() if found.isfinite().all() else math.inf
+        return Comparison(None, noise_left=False)
+    noise_left = relative_differences(expected[-1:], predicted[-1][None]).item() > settings.limits[loop.dtype]
+    if noise_left:
+        expected[-1] = predicted[-1]
+    found = torch.stack([state for state, _ in states(ours)])
+    largest = relative_differences(found, expected).max().item() if found.isfinite().all() else math.inf
+    return Comparison(largest, noise_left)
+
+
+def relative_differences(found: Tensor, expected: Tensor) -> Tensor:
+    """max|a - b| / max|b| of each state: (steps,) of (steps, B, D)."""
+    return (found - expected).abs().amax(dim=(1, 2)) / expected.abs().amax(dim=(1, 2))
 
 
 def differences_by_group(
@@ -164,13 +188,15 @@ def differences_by_group(
 ) -> dict[str, int | float]:
     """The largest difference of each group of loops, and how many loops there are.
 
-    Those in which diffusers' scheduler ends in NaN are counted apart: DDIM at eta = 1 takes the root of what is left
-    of the variance, which is 0 at zero terminal SNR, and a little less after rounding.
+    Those that diffusers doesn't finish without noise are counted, and those in which its scheduler ends in NaN are
+    counted apart: DDIM at eta = 1 takes the root of what is left of the variance, which is 0 at zero terminal SNR, and
+    a little less after rounding.
     """
-    found: dict[str, int | float] = {"loops": 0, "nan_loops_of_diffusers": 0}
+    found: dict[str, int | float] = {"loops": 0, "nan_loops_of_diffusers": 0, "noisy_loops_of_diffusers": 0}
     for loop in loops(settings):
-        difference = largest_difference(loop, settings, seed)
+        difference, noise_left = compare(loop, settings, seed)
         found["loops"] += 1
+        found["noisy_loops_of_diffusers"] += noise_left
         if difference is None:
             found["nan_loops_of_diffusers"] += 1
         else:
