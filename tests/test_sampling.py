@@ -205,7 +205,13 @@ def test_guidance_extrapolates_from_the_null_prediction():
     given, null = (conditional.network(x, t.expand(4), each) for each in (labels, torch.full((4,), 2)))
     prediction = guided(conditional, labels, guidance(3.0), torch.float32)(x, t)
     torch.testing.assert_close(prediction, 3 * given - 2 * null)
-    torch.testing.assert_close(guided(conditional, labels, guidance(0.0), torch.float32)(x, t), null)
+
+
+def test_guidance_of_scale_nought_is_the_unconditional_model_bit_for_bit():
+    conditional = rung(num_classes=2, null_label=2)
+    x, t, labels = torch.randn(4, 2), torch.tensor(300), torch.tensor([0, 1, 0, 1])
+    null = conditional.network(x, t.expand(4), torch.full((4,), 2))
+    assert torch.equal(guided(conditional, labels, guidance(0.0), torch.float32)(x, t), null)
 
 
 def test_outside_its_interval_guidance_is_the_conditional_model_alone():
@@ -220,7 +226,7 @@ def test_outside_its_interval_guidance_is_the_conditional_model_alone():
 
 
 def test_evaluations_are_counted_as_they_happen():
-    """NFE: Heun's 2N - 1; two for one where guidance acts."""
+    """NFE: Heun's 2N - 1; two for one where guidance mixes two predictions."""
 
     class Counting(GaussianDenoiser):
         calls = 0
@@ -237,6 +243,8 @@ def test_evaluations_are_counted_as_they_happen():
         ("heun", guidance(2.0), 78),
         ("ddim", guidance(2.0, (0.0, 0.5)), 30),
         ("ddim", guidance(2.0, (0.5, 0.5)), 20),
+        ("ddim", guidance(0.0), 20),
+        ("heun", guidance(0.0, (0.0, 0.5)), 39),
     ]:
         Counting.calls = 0
         drawn = draw_samples(
