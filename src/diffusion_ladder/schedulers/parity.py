@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,8 @@ from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
 from diffusion_ladder.randomness import generator
 
 SPACINGS = ("leading", "linspace", "trailing")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+Precision = Literal["float32", "float64"]
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 RESCALED = "rescaled"  # the group of the schedules with zero terminal SNR
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -44,7 +45,7 @@ class Loop:
     sampler: str  # a key of VARIANTS
     schedule: str
     rescaled: bool
-    dtype: str
+    dtype: Precision
     prediction_type: str
     spacing: str
     steps: int
