@@ -38,11 +38,12 @@ LEVELS = ("low", "middle", "high")  # of noise, at the timesteps whose fields ar
 
 
 def learnt_epsilon(rung: Rung) -> Epsilon:
-    """The network's epsilon, whatever it predicts, in float32."""
-    predict, alpha_bar = conditional(rung, None, torch.float32), forward_process(rung.schedule).alpha_bar
+    """The network's epsilon, whatever it predicts, in float32; of a conditional network, that without a class."""
+    alpha_bar = forward_process(rung.schedule).alpha_bar
 
     def epsilon(x_t: Tensor, t: int) -> Tensor:
-        prediction = predict(x_t, torch.tensor(t))
+        labels = None if rung.null_label is None else torch.full((len(x_t),), rung.null_label, device=x_t.device)
+        prediction = conditional(rung, labels, torch.float32)(x_t, torch.tensor(t))
         return x0_and_epsilon(rung.schedule.prediction_type, prediction, x_t, alpha_bar[t]).epsilon
 
     return epsilon

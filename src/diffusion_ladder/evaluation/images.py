@@ -9,11 +9,9 @@ pairs can be counted, because it sums squares that are not centred, and because 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.evaluation.accuracy_score import accuracy_score
@@ -23,7 +21,6 @@ from diffusion_ladder.evaluation.bounds import (
     averages,
     by_seed,
     by_size,
-    entry,
     equal_sets,
     noise_like,
     over_seeds,
@@ -31,14 +28,14 @@ from diffusion_ladder.evaluation.bounds import (
     subsets,
 )
 from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
-from diffusion_ladder.evaluation.findings import Findings, Rows
+from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.evaluation.inception import inception_features
+from diffusion_ladder.evaluation.labels import Answers, label_findings, one_hot
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
 from diffusion_ladder.params.classifier import Classifier as Settings
 from diffusion_ladder.params.evaluation import ImageEvaluation
 
 SAMPLES_PER_FEATURE = 4  # a covariance of d features needs well over d samples
-MOST_CONFUSED_CLASSES = 3  # with more classes, the confusion matrix is too long for a list of metrics
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -126,11 +123,6 @@ def class_balance_distance(first: Tensor, second: Tensor) -> float:
     return float((first.double().mean(dim=0) - second.double().mean(dim=0)).abs().sum() / 2)
 
 
-def one_hot(classes: Tensor, count: int) -> Tensor:
-    """Class indices (N,) as one-hot rows (N, count), float64."""
-    return functional.one_hot(classes, count).double()
-
-
 @dataclass(frozen=True)
 class Judged:
     """What a classifier finds in images from four sources, and what they were meant to show.
@@ -155,6 +147,13 @@ class Judged:
     def is_conditional(self) -> bool:
         """Whether a class was requested of every sample."""
         return bool((self.labels["samples"] >= 0).all())
+
+    @property
+    def answers(self) -> Answers:
+        """The classes that were meant and found; those of training images don't matter."""
+        names = ("samples", "held_out", "noise")
+        found = {name: self.seen[name].predictions for name in names}
+        return Answers({name: self.labels[name] for name in names}, found, self.seeds)
 
     def equal_sets(self, values: Mapping[str, Tensor]) -> list[EqualSets]:
         """Sets of one size for each sampling seed, of whatever is known of the images: the same images every time."""
@@ -229,54 +228,6 @@ def class_findings(judged: Judged, class_names: Sequence[str]) -> Findings:
     return Findings(numbers, {"class_shares": rows})
 
 
-def confusion(predictions: Tensor, requested: Tensor, num_classes: int) -> Tensor:
-    """The share of each requested class (K rows) that was judged to be each class (K columns), float64.
-
-    The row of a class that was never requested is nought.
-
-    Args:
-        predictions, requested: (N,) class indices.
-    """
-    counts = one_hot(requested, num_classes).T @ one_hot(predictions, num_classes)
-    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def confusion_rows(judged: Judged, class_names: Sequence[str]) -> Rows:
-    """The confusion matrix of the samples, with its deviation over the seeds, beside that of held-out images."""
-    seen = {name: judged.seen[name].predictions for name in ("samples", "held_out")}
-    by = zip(by_seed(seen["samples"], judged.seeds), by_seed(judged.labels["samples"], judged.seeds), strict=True)
-    count = len(class_names)
-    std, mean = torch.std_mean(torch.stack([confusion(found, asked, count) for found, asked in by]), dim=0)
-    real = confusion(seen["held_out"], judged.labels["held_out"], count)
-    return [
-        {
-            "requested": class_names[asked],
-            "judged": class_names[found],
-            "share": float(mean[asked, found]),
-            "share_std": float(std[asked, found]),
-            "held_out": float(real[asked, found]),
-        }
-        for asked, found in product(range(count), repeat=2)
-    ]
-
-
-def label_findings(judged: Judged, class_names: Sequence[str]) -> Findings:
-    """How often the judge finds the class that was asked for, and what else it finds.
-
-    Among the numbers, a rate of confusion has a key such as requested_female_judged_male; with more than three classes
-    all of them stand in the table alone.
-    """
-    correct = {name: seen.predictions == judged.labels[name] for name, seen in judged.seen.items()}
-    rows = confusion_rows(judged, class_names)
-    numbers = judged.averages("label_accuracy", correct)
-    if len(class_names) <= MOST_CONFUSED_CLASSES:
-        for row in rows:
-            if row["requested"] != row["judged"]:
-                key = f"requested_{row['requested']}_judged_{row['judged']}"
-                numbers |= entry(key, float(row["share"]), float(row["share_std"]))
-    return Findings(numbers, {"confusion": rows})
-
-
 def inception_findings(judged: Judged, network: nn.Module, device: torch.device) -> Findings:
     """The same distances on the features of the Inception network, named after it."""
     features = {name: inception_features(network, images, device) for name, images in judged.images.items()}
@@ -322,7 +273,7 @@ def evaluate_images(
     device = next(classifier.parameters()).device
     findings = feature_findings(judged, settings) | class_findings(judged, class_names)
     if judged.is_conditional:
-        findings |= label_findings(judged, class_names)
+        findings |= label_findings(judged.answers, class_names)
     if judged.is_conditional and settings.accuracy_score is not None:
         images, labels = judged.equal_sets(judged.images), judged.equal_sets(judged.labels)
         test = judged.images["held_out"], judged.labels["held_out"]

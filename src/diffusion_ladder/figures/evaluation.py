@@ -120,9 +120,9 @@ def setting_in_words(row: dict[str, float | str]) -> str:
 
 
 def guidance_figure(rows: Rows) -> Figure:
-    """Two panels over the scale: the share of requested classes, and the kernel distance."""
-    figure = style.blank(1200, 400)
-    titles = {"label_accuracy": "requested class found", "kernel_distance": "kernel distance, the lower the better"}
+    """Two panels over the scale: the share of requested classes, and the distance."""
+    figure, distance = style.blank(1200, 400), cost_metrics(rows)[0]
+    titles = {"label_accuracy": "requested class found", distance: f"{short_title(distance)}, the lower the better"}
     for index, (metric, title) in enumerate(titles.items()):
         axes = style.place_axes(figure, 96 + 560 * index, 40, 500, 290)
         values, deviations = ([row[key] for row in rows] for key in (metric, f"{metric}_std"))
@@ -133,9 +133,15 @@ def guidance_figure(rows: Rows) -> Figure:
     return figure
 
 
+def short_title(metric: str) -> str:
+    """The name of a distance, without from what it is."""
+    return METRICS[metric].partition(" from ")[0]
+
+
 def guidance_exhibit(findings: Findings) -> Exhibit:
     """guidance.png."""
     rows = findings.tables["guidance"]
+    distance = cost_metrics(rows)[0]
     scales = f"{rows[0]['scale']:g} to {rows[-1]['scale']:g}"
     return Exhibit(
         "guidance.png",
@@ -145,8 +151,8 @@ def guidance_exhibit(findings: Findings) -> Exhibit:
         "apart. Right, how far those samples are from held-out data: being recognised more easily is not being "
         "more like the data. Bars are one standard deviation over the sampling seeds.",
         f"Two line charts over the guidance scale from {scales}: the share of requested classes found goes from "
-        f"{float(rows[0]['label_accuracy']):.2f} to {float(rows[-1]['label_accuracy']):.2f}, the kernel distance from "
-        f"{float(rows[0]['kernel_distance']):.3g} to {float(rows[-1]['kernel_distance']):.3g}.",
+        f"{float(rows[0]['label_accuracy']):.2f} to {float(rows[-1]['label_accuracy']):.2f}, the "
+        f"{short_title(distance)} from {float(rows[0][distance]):.3g} to {float(rows[-1][distance]):.3g}.",
         chart(guidance_figure(rows)),
     )
 
@@ -256,12 +262,14 @@ def confusion_figure(rows: Rows) -> Figure:
     side = min(100, 460 // len(names))
     left = max(map(style.text_width, names)) + 48
     size = side * len(names)
-    figure = style.blank(2 * (left + size) + 60, size + 96)
+    upright = max(map(style.text_width, names)) > side  # names of columns, where they have no room side by side
+    figure = style.blank(2 * (left + size) + 60, size + 96 + (left - 48) * upright)
     panels = (("share", "samples, per cent", "requested"), ("held_out", "held-out data, per cent", "true class"))
     for index, (key, title, meaning) in enumerate(panels):
         axes = style.place_axes(figure, left + index * (left + size + 40), 40, size, size)
         shares = numpy.array([float(row[key]) for row in rows]).reshape(len(names), -1)
         draw_matrix(axes, shares, names, side)
+        axes.tick_params(axis="x", labelrotation=90 * upright)
         axes.set(title=title, xlabel="the judge finds", ylabel=meaning)
     return figure
 

