@@ -27,7 +27,6 @@ from diffusion_ladder.report.excerpts import EXCERPTS, source_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # from diffusers' use of numpy
 
-PARAMETERS = ("params.py", "params/")  # whose schema spells the names out
 NAMED = {"sampling/preview.py": {"ddim"}}  # draws by one sampler, whichever the rung's own is
 FILES = [*sorted((PROJECT / "src/diffusion_ladder").rglob("*.py")), *sorted((PROJECT / "stages").glob("*.py"))]
 
@@ -39,7 +38,7 @@ def scheduler_of(module, **options):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PROJECT).as_posix())
 def test_no_sampler_is_named_outside_the_table(path):
     name = path.relative_to(PROJECT).as_posix().removeprefix("src/diffusion_ladder/")
-    if name == "samplers.py" or name.startswith(PARAMETERS):
+    if name == "params/samplers.py":
         return
     constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
     assert constants & (MODULES.keys() | VARIANTS.keys()) == NAMED.get(name, set())
@@ -114,7 +113,9 @@ def test_the_report_quotes_the_pure_function_of_each_sampler_and_has_its_equatio
 
 
 def test_the_table_is_read_without_torch():
-    program = "import sys, diffusion_ladder.params.samplers; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
+    program = (
+        "import sys, diffusion_ladder.params.samplers; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": str(PROJECT / "src")})
 
 
@@ -179,7 +180,6 @@ from diffusers import EulerAncestralDiscreteScheduler
 from PIL import Image, ImageColor
 from torch import nn
 
-from diffusion_ladder import consistency
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.evaluation.findings import Findings
@@ -190,7 +190,10 @@ from diffusion_ladder.report.equations import equations_of
 from diffusion_ladder.report.excerpts import excerpts_of, source_of
 from diffusion_ladder.report.words import sampler_name
 from diffusion_ladder.rungs import Rung, build_scheduler
+from diffusion_ladder.params.consistency import check_consistency
 from diffusion_ladder.params.samplers import SAMPLERS
+from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.params.whole import validate
 from diffusion_ladder.sampling.loop import Drawing, draw_samples
 from diffusion_ladder.sampling.sweep import Setting, settings_by_table
 
@@ -198,8 +201,8 @@ NAME = "euler_ancestral"
 betas = {"T": 1000, "beta_start": 1e-4, "beta_end": 0.02}
 schedule = Schedule.model_construct(name="linear", prediction_type="epsilon", rescale_betas_zero_snr=False, **betas)
 sampling = Values(
-    spacing="trailing", eta=0.0, clip_sample=False, thresholding=False, guidance_scale=1.0, guidance_interval=[0, 1],
-    batch_size=8, trajectory_count=2, trajectory_frames=3,
+    sampler="ddim", spacing="trailing", eta=0.0, clip_sample=False, thresholding=None, guidance_scale=1.0,
+    guidance_interval=None, variance_type="fixed_small", batch_size=8, trajectory_count=2, trajectory_frames=3,
 )
 
 # the scheduler is built by its name, and is the library's
@@ -217,8 +220,8 @@ for scheduler in (ours, theirs):
 torch.testing.assert_close(*states, rtol=1e-4, atol=1e-4)
 
 # the sweep draws it at every cost, and its last step leaves no noise
-sweep = Values(samplers=["ddim", NAME], evaluations=[5, 20], guidance_scales=[])
-settings = settings_by_table(sweep, sampling, "ddim", {"ddim": "ddim", NAME: NAME})["cost"]
+sweep = Values(samplers=["ddim", NAME], evaluations=[5, 20], guidance=None)
+settings = settings_by_table(sweep, sampling)["cost"]
 assert settings[2:] == [Setting(NAME, 5, 1.0), Setting(NAME, 20, 1.0)]
 
 
@@ -251,8 +254,8 @@ facts = {"sampler": NAME, "nfe": 20, "guidance_scale": 1.0}
 assert style.sampler_title(facts) == "Euler ancestral, 20 evaluations"
 
 # the report names it and quotes it
-schedulers = Values(training="ddpm", sampling=NAME, comparison="diffusers_ddim")
-training = Values(ema_decay=0, label_dropout=0, loss_weight=Values(name="uniform"), pairing="optimal_transport", flip=0)
+schedulers, sampling.sampler = Values(training="ddpm", comparison="diffusers_ddim"), NAME
+training = Values(ema_decay=0, label_dropout=0, loss_weight=None, pairing="optimal_transport", flip=0)
 model = Values(schedule=schedule, schedulers=schedulers, training=training, network=network, dataset="plane")
 assert sampler_name(NAME) == "Euler ancestral"
 quoted = [excerpt for excerpt in excerpts_of(model, sampling) if excerpt.key.endswith("_step")]
@@ -260,19 +263,22 @@ assert [excerpt.title for excerpt in quoted] == ["One step of Euler ancestral"]
 assert "def euler_ancestral_step" in source_of(quoted[0])
 assert "ddim_step" in [equation.key for equation in equations_of(model, sampling, [])]
 
-# the checks know what it can't do
-parameters = Values(datasets={"plane": Values(kind="points")}, sampling={"one": sampling})
-rescaled = schedule.model_copy(update={"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
-for refused, check in (
-    ("starts at sigma", lambda: consistency.check_schedule("one", Values(schedule=rescaled, schedulers=schedulers))),
-    ("adds noise", lambda: consistency.check_options(parameters, "one", model)),
-):
+# the parameters may name it, and the checks know what it can't do
+values = load_yaml("params.yaml")
+rung = values["rungs"]["circles"]
+rung["sampling"]["sampler"] = NAME
+rung["sweep"]["samplers"] = ["ddim", NAME]
+check_consistency(validate(values))
+rung["schedule"] |= {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+for refused in ("starts at sigma", "adds noise"):
     try:
-        check()
+        check_consistency(validate(values))
     except ParameterError as error:
         assert f"{NAME} {refused}" in str(error), error
     else:
         raise AssertionError(refused)
+    rung["schedule"]["rescale_betas_zero_snr"] = False
+    rung["training"]["pairing"] = "optimal_transport"
 """
 
 
@@ -281,9 +287,10 @@ def test_a_new_sampler_is_one_file_and_one_row(tmp_path):
     shutil.copytree(PROJECT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     package = tmp_path / "src/diffusion_ladder"
     (package / "schedulers/euler_ancestral.py").write_text(EULER_ANCESTRAL)
-    table = (package / "samplers.py").read_text()
+    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    table = (package / "params/samplers.py").read_text()
     rows, rest = table.split("\n)\nSAMPLERS = ")
-    (package / "samplers.py").write_text(f"{rows}\n{ROW})\nSAMPLERS = {rest}")
+    (package / "params/samplers.py").write_text(f"{rows}\n{ROW})\nSAMPLERS = {rest}")
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
     environment = {"PYTHONPATH": str(tmp_path / "src"), "PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
     done = subprocess.run(command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
