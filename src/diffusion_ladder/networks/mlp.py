@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import read_tensors, write_tensors
 from diffusion_ladder.networks.embeddings import TimeEmbedding
+from diffusion_ladder.networks.initialisation import zero_last_layers
 from diffusion_ladder.params.network import MLPNetwork
 
 WEIGHTS = "model.safetensors"
@@ -62,7 +63,10 @@ def build(settings: MLPNetwork, sample_shape: tuple[int, ...], num_class_embeds:
     """The network for samples of `sample_shape` (D,), with fresh weights from torch's current random state."""
     if num_class_embeds is not None:
         raise ValueError("the MLP is unconditional: it has no class embedding")
-    return MLP(in_channels=sample_shape[0], **settings.model_dump(exclude={"name"}))
+    network = MLP(in_channels=sample_shape[0], **settings.model_dump(exclude={"name", "zero_init"}))
+    if settings.zero_init:
+        zero_last_layers(network)
+    return network
 
 
 def save(network: MLP, folder: Path) -> None:
