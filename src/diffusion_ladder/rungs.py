@@ -151,6 +151,7 @@ def describe(rung: Rung) -> dict[str, Any]:
         "sample_shape": list(rung.sample_shape),
         "num_classes": rung.num_classes,
         "null_label": rung.null_label,
+        "kind": "images" if rung.normalisation.bytes else "points",
         "normalisation": rung.normalisation.as_metadata(),
         "parameters": parameter_count(rung.network),
     }
