@@ -205,6 +205,7 @@ def about_topics(key: str, parameters: Parameters, metric_names: Sequence[str]) 
         "reverse": [ABOUT_REVERSE, *([ABOUT_SCORE] if points else [])],
         "samples": [about_choice(model.dataset, parameters.seed, model.sampling)],
         "cost": [ABOUT_COST],
+        "spectrum": [ABOUT_SPECTRUM],
         "sample_size": [ABOUT_SAMPLE_SIZE],
         "labels": [ABOUT_LABELS] if "label_accuracy" in metric_names else [],
         "memorisation": [ABOUT_MEMORISATION],
@@ -223,6 +224,11 @@ ABOUT_SCORE = (
 ABOUT_COST = (
     "Nearly all the time of sampling goes into evaluations of the network, so that their number (NFE) is the price of a"
     " sample, on any machine. Each sampler is run with several prices; the knee is where paying more stops helping."
+)
+ABOUT_SPECTRUM = (
+    "Every image is a sum of waves, and the long ones carry most of it. How much the shortest carry is the same in"
+    " images of one kind; where samples have more, they are grainy, and a peak at a period of two pixels is a"
+    " checkerboard. A judge that has learnt to name classes looks past both."
 )
 ABOUT_SAMPLE_SIZE = (
     "The same two distributions seem farther apart when fewer samples of them are compared. Here the same samples are"
