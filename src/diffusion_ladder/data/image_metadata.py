@@ -128,7 +128,7 @@ def upright(image: "Image.Image", exif: bytes = b"") -> "Image.Image":
             entries.load(exif)
         else:
             entries = image.getexif()
-        method = methods.get(entries.get(ORIENTATION))
+        method = methods.get(entries.get(ORIENTATION, 1))
     except Exception:  # the parser of EXIF raises whatever it stumbles over
         return image
     return image if method is None else image.transpose(method)
