@@ -95,11 +95,11 @@ def fetch_embedded(folder: Path) -> dict[str, Any]:
     )
 
 
-def fetch_family(settings: TorchvisionSource, folder: Path, sha256: str | None = None) -> dict[str, Any]:
+def fetch_family(settings: TorchvisionSource, folder: Path) -> dict[str, Any]:
     """Copy or download the files of a set into FOLDER/NAME/raw, the layout of torchvision's own classes.
 
-    Args:
-        sha256: of the content of other files than the published ones (see `hash_content`), which are meant.
+    `settings.sha256` is that of the content of other files than the published ones (see `hash_content`), if these are
+    meant.
     """
     facts, layout = FACTS[settings.name], layout_of(settings.name, settings.split)
     names = class_names(settings.name, settings.split)
@@ -115,7 +115,7 @@ def fetch_family(settings: TorchvisionSource, folder: Path, sha256: str | None =
         checked = take_from_root(settings, published, layout.names(), raw)
     files = [file_in(raw, name) for name in layout.names()]
     rows = sum(len(read_split(raw, split, layout, len(names))[1]) for split in (layout.train, layout.test))
-    own = checked in (OTHER_CONTENT, FORMAT_CHECK) and settle_content(files, sha256, checked)
+    own = checked in (OTHER_CONTENT, FORMAT_CHECK) and settle_content(files, settings.sha256, checked)
     return raw_card(
         folder,
         files,
@@ -124,7 +124,7 @@ def fetch_family(settings: TorchvisionSource, folder: Path, sha256: str | None =
         synthetic=False,
         class_names=names,
         parameters={"name": settings.name, "split": settings.split},
-        **(own_facts(sha256) if own else published_facts(facts, settings, published, checked)),
+        **(own_facts(settings.sha256) if own else published_facts(facts, settings, published, checked)),
     )
 
 
