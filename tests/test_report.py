@@ -516,8 +516,8 @@ def shortfalls_in(root):
     found = []
     for model, thresholds in PARAMETERS.quality.items():
         values = json.loads((root / f"reports/metrics/{model}.json").read_text())
-        known = {name: limit for name, limit in thresholds.items() if name in values}
-        found += [abs(values[name] - limit.limit) for name, limit in known.items()]
+        for each in checks(values, thresholds):
+            found += [number for number in (each.shortfall, each.threshold, each.multiple) if number is not None]
     return found
 
 
