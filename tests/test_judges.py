@@ -29,12 +29,13 @@ from diffusion_ladder.evaluation.spectrum import (
     spectrum_ratios,
     two_pixel_share,
 )
-from diffusion_ladder.evaluation.two_sample import TwoSampleTest, two_sample_accuracy
+from diffusion_ladder.evaluation.two_sample import two_sample_accuracy
 from diffusion_ladder.params.classifier import Classifier as Settings
+from diffusion_ladder.params.evaluation import TwoSampleTest
 from diffusion_ladder.params.whole import load_parameters
 
-HOW = TwoSampleTest(channels=(8, 16, 16), steps=40, batch_size=32, learning_rate=0.005, weight_decay=0.01)
-IN_EARNEST = TwoSampleTest(channels=(16, 32, 64), steps=60, batch_size=64, learning_rate=0.01, weight_decay=0.01)
+HOW = TwoSampleTest(channels=[8, 16, 16], steps=40, batch_size=32, learning_rate=0.005, weight_decay=0.01)
+IN_EARNEST = TwoSampleTest(channels=[16, 32, 64], steps=60, batch_size=64, learning_rate=0.01, weight_decay=0.01)
 
 
 def random_generator(seed=0):
