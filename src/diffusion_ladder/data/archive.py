@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from diffusion_ladder.artifacts import replacing
 from diffusion_ladder.data.files import refuse_full_disk
+from diffusion_ladder.data.user_paths import one_line
 from diffusion_ladder.errors import UserError
 
 # What reading a damaged archive raises; ValueError also where names are marked as UTF-8 but aren't.
@@ -48,7 +49,7 @@ def extract_members(archive: Path, names: Sequence[str], folder: Path) -> None:
         refuse_full_disk(error, folder / names[0], archive.stat().st_size)
         raise UserError(f"{archive}: can't be unpacked to {folder} ({error})") from None
     except DAMAGE as error:
-        raise UserError(f"{archive}: can't be unpacked ({' '.join(str(error).split())})") from None
+        raise UserError(f"{archive}: can't be unpacked ({one_line(error)})") from None
 
 
 def refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:

@@ -16,7 +16,7 @@ from diffusion_ladder.data.arrow_columns import Image, holds_images, holds_label
 from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
 from diffusion_ladder.data.labels import Label, explain_lookalikes, written
 from diffusion_ladder.data.parallel import map_in_order
-from diffusion_ladder.data.user_paths import printable
+from diffusion_ladder.data.user_paths import one_line, printable
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 
@@ -99,7 +99,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pyarrow.ArrowException, ValueError, OverflowError, MemoryError) as error:
-        raise UserError(f"{printable(path)}: can't be read as parquet ({' '.join(str(error).split())})") from None
+        raise UserError(f"{printable(path)}: can't be read as parquet ({one_line(error)})") from None
 
 
 @contextlib.contextmanager
@@ -130,7 +130,7 @@ def open_portraits(path: Path, label_column: str | None = None) -> Iterator[Any]
 
 def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
     """Refuse a schema without usable columns, and say which columns there are."""
-    found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    found = printable(", ".join(f"{field.name} ({field.type})" for field in schema))
     for name in ("image", label_column):
         if name is not None and schema.names.count(name) != 1:
             raise UserError(f"{printable(path)}: needs one column {name}, but has {found}")
