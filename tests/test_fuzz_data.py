@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_ladder.data.archive import extract_members
-from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
-from diffusion_ladder.data.idx import read_idx
-from diffusion_ladder.data.local_portraits import adopt
-from diffusion_ladder.data.portrait_table import filter_portraits
+from diffusion_ladder.data.digits.archive import extract_members
+from diffusion_ladder.data.digits.idx import read_idx
+from diffusion_ladder.data.portraits.decoding import UndecodableImageError, decode_image
+from diffusion_ladder.data.portraits.local_portraits import adopt
+from diffusion_ladder.data.portraits.portrait_table import filter_portraits
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 

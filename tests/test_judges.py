@@ -14,9 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_ladder.data.digits import EMBEDDED_FILE, parse_embedded
-from diffusion_ladder.data.drawn_portraits import draw_portraits, plan_portraits
+from diffusion_ladder.data.digits.dataset import EMBEDDED_FILE, parse_embedded
 from diffusion_ladder.data.normalise import IMAGES
+from diffusion_ladder.data.portraits.drawn_portraits import draw_portraits, plan_portraits
 from diffusion_ladder.evaluation.classifier import judge, new_classifier, train
 from diffusion_ladder.evaluation.images import frechet_distance
 from diffusion_ladder.evaluation.label_free import COMPONENTS, principal_components, random_convolutions, whitened

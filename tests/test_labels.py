@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from test_portraits import picture
 
-from diffusion_ladder.data.arrow_columns import images_of, plain_label, values_of
-from diffusion_ladder.data.labels import explain_lookalikes, lookalikes, written
-from diffusion_ladder.data.portrait_table import filter_portraits
+from diffusion_ladder.data.portraits.arrow_columns import images_of, plain_label, values_of
+from diffusion_ladder.data.portraits.labels import explain_lookalikes, lookalikes, written
+from diffusion_ladder.data.portraits.portrait_table import filter_portraits
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 

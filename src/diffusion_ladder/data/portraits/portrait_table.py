@@ -12,10 +12,17 @@ from typing import Any
 from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_json, replacing, write_json
-from diffusion_ladder.data.arrow_columns import Image, holds_images, holds_labels, images_of, plain_label, values_of
-from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
-from diffusion_ladder.data.labels import Label, explain_lookalikes, written
-from diffusion_ladder.data.parallel import map_in_order
+from diffusion_ladder.data.portraits.arrow_columns import (
+    Image,
+    holds_images,
+    holds_labels,
+    images_of,
+    plain_label,
+    values_of,
+)
+from diffusion_ladder.data.portraits.decoding import UndecodableImageError, decode_image
+from diffusion_ladder.data.portraits.labels import Label, explain_lookalikes, written
+from diffusion_ladder.data.portraits.parallel import map_in_order
 from diffusion_ladder.data.user_paths import one_line, printable
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
