@@ -260,9 +260,9 @@ def test_each_refusal_is_explained_in_one_line(server, parquet, answer):
     ("changes", "message"),
     [
         ({"repository": "someone/else"}, "there is no such data set, or it is private: check"),
-        ({"revision": "d" * 40}, "there is no such revision: check datasets.faces.sources.hub.revision"),
-        ({"file": "data/other.parquet"}, "there is no such file: check datasets.faces.sources.hub.file"),
-        ({"size": 5}, "the hub has a file of .* bytes, but datasets.faces.sources.hub.size is 5"),
+        ({"revision": "d" * 40}, "there is no such revision: check sources.hub.revision"),
+        ({"file": "data/other.parquet"}, "there is no such file: check sources.hub.file"),
+        ({"size": 5}, "the hub has a file of .* bytes, but sources.hub.size is 5"),
         ({"sha256": "0" * 64}, "the download has SHA-256 .*, but .*sha256 is 000.*it was deleted: run again"),
         ({"columns": ["image", "sex"]}, "hub.columns: .* has no column sex, but adult, also_known_as"),
     ],

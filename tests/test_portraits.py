@@ -209,7 +209,7 @@ def test_other_tables_are_refused(tmp_path, columns, message):
 
 @pytest.mark.parametrize(("path", "message"), [(None, "name a parquet file"), ("nowhere.parquet", "there is no file")])
 def test_a_missing_local_file_is_named(tmp_path, path, message):
-    with pytest.raises(UserError, match=f"datasets.faces.sources.parquet.path: {message}") as error:
+    with pytest.raises(UserError, match=f"sources.parquet.path: {message}") as error:
         portraits.fetch("parquet", ParquetSource(path=path, sha256=None), 0, tmp_path)
     one_line(error)
 
@@ -375,7 +375,7 @@ def test_too_many_unusable_images_stop_with_the_counts(tmp_path):
     with pytest.raises(UserError) as error:
         filtered(tmp_path / "again", rows, max_unusable_share=0.49)
     assert one_line(error) == (
-        "3 of 6 labelled rows have an image that can't be used, a larger share than datasets.faces.max_unusable_share"
+        "3 of 6 labelled rows have an image that can't be used, a larger share than preprocess.max_unusable_share"
         f" = 0.49: empty image (2 rows), {NOT_AN_IMAGE} (1 rows); the first is row 3 of raw.parquet"
     )
     assert not list((tmp_path / "again/filtered").iterdir())
@@ -494,7 +494,7 @@ def test_a_symbolic_link_in_a_folder_of_images_is_refused(animals, tmp_path, tar
 
 @pytest.mark.parametrize(("path", "message"), [(None, "name a folder"), ("nowhere", "there is no folder nowhere")])
 def test_a_missing_folder_of_images_is_named(tmp_path, path, message):
-    with pytest.raises(UserError, match=f"datasets.faces.sources.imagefolder.path: {message}"):
+    with pytest.raises(UserError, match=f"sources.imagefolder.path: {message}"):
         portraits.fetch("imagefolder", ImagefolderSource(path=path, sha256=None), 0, tmp_path)
 
 

@@ -15,7 +15,7 @@ from diffusion_ladder.data.portrait_table import FILE_NAME, open_portraits, rows
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import FOLDER_COLUMN, ImagefolderSource, ParquetSource
 
-SOURCES = "datasets.faces.sources"
+SOURCES = "sources"
 
 
 def fetch_parquet(settings: ParquetSource, folder: Path) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def refuse_unusable(settings: LabelFilter, counts: FilterCounts) -> None:
     first = counts.unusable_rows[0]
     raise UserError(
         f"{counts.unusable} of {labelled} labelled rows have an image that can't be used, a larger share than"
-        f" datasets.faces.preprocess.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
+        f" preprocess.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
         f" the first is row {first['row']} of {first['file']}"
     )
 
@@ -270,7 +270,7 @@ def refuse_empty(shards: Sequence[Path], settings: LabelFilter, counts: FilterCo
     column = settings.label_column
     raise UserError(
         f"{' '.join(str(shard) for shard in shards[:3])}: no usable row with {column} {wanted}"
-        f" (datasets.faces.preprocess.labels); the column {column} holds {found}; {counts.unusable} of their images"
+        f" (preprocess.labels); the column {column} holds {found}; {counts.unusable} of their images"
         " can't be used"
     )
 
