@@ -181,6 +181,13 @@ def test_only_the_chosen_columns_of_the_verified_file_are_kept(server, parquet):
     assert len(server.asked) == 2  # the copy was verified, and nobody asked again
 
 
+@pytest.mark.parametrize("name", ["[work] x", "what?", "a*b", "~", "100% [1-3]", "{a,b}"])
+def test_the_project_s_folder_may_be_called_like_a_pattern(server, parquet, tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    assert fetch(parquet)["rows"] == 12
+
+
 def test_a_damaged_copy_is_noticed_and_downloaded_again(server, parquet, capfd):
     fetch(parquet)
     copy = Path("data/downloads") / f"{hashlib.sha256(parquet).hexdigest()}.parquet"

@@ -56,7 +56,7 @@ def build_scheduler(name: str, schedule: Schedule, **options: Any) -> Any:
     """The scheduler of module schedulers/`name` for a schedule.
 
     Args:
-        name: ddpm, ddim, dpm_solver or heun (from scratch), or one of them with diffusers_ before it.
+        name: one of samplers.MODULES.
         options: further constructor arguments in diffusers' names, such as `timestep_spacing`.
 
     Returns:
@@ -151,6 +151,7 @@ def describe(rung: Rung) -> dict[str, Any]:
         "sample_shape": list(rung.sample_shape),
         "num_classes": rung.num_classes,
         "null_label": rung.null_label,
+        "kind": "images" if rung.normalisation.bytes else "points",
         "normalisation": rung.normalisation.as_metadata(),
         "parameters": parameter_count(rung.network),
     }

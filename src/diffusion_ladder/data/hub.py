@@ -4,6 +4,7 @@ The library datasets would go back to its own cache when almost anything fails, 
 downloaded by its revision with the hub's client, verified here, and only then read by datasets, as a local file.
 """
 
+import glob
 import os
 import tempfile
 from pathlib import Path
@@ -222,7 +223,7 @@ def select_columns(source: Path, columns: list[str], target: Path) -> int:
         try:
             dataset = datasets.load_dataset(
                 "parquet",
-                data_files=str(source),
+                data_files=glob.escape(os.path.abspath(source)),  # or brackets in any folder's name were a pattern
                 split="train",
                 columns=columns,
                 batch_size=BATCH_ROWS,

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from diffusion_ladder.artifacts import read_json, replacing, write_json
 from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
 from diffusion_ladder.data.parallel import map_in_order
+from diffusion_ladder.data.user_paths import printable
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 
@@ -97,10 +99,11 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: can't be read as parquet ({' '.join(str(error).split())})") from None
+        raise UserError(f"{printable(path)}: can't be read as parquet ({' '.join(str(error).split())})") from None
 
 
-def open_portraits(path: Path, label_column: str | None = None) -> Any:
+@contextlib.contextmanager
+def open_portraits(path: Path, label_column: str | None = None) -> Iterator[Any]:
     """Open a parquet file with a column image (the bytes of image files) and one of labels, for pyarrow.
 
     The image is a binary column, or a struct with a binary field `bytes`, as the library datasets writes it.
@@ -108,18 +111,21 @@ def open_portraits(path: Path, label_column: str | None = None) -> Any:
     Args:
         label_column: numbers, text or booleans, in a dictionary or not; None if it doesn't matter yet.
 
-    Returns:
-        a pyarrow ParquetFile, to be closed.
+    Yields:
+        a pyarrow ParquetFile.
 
     Raises:
         UserError: the file is missing, is not parquet, is damaged, or has other columns.
     """
     import pyarrow.parquet
 
-    with reading(path):
-        table = pyarrow.parquet.ParquetFile(path, **READING)
+    with (
+        reading(path),
+        pyarrow.OSFile(os.fsencode(path)) as file,  # as bytes, because a name need not be UTF-8
+        pyarrow.parquet.ParquetFile(file, **READING) as table,
+    ):
         check_columns(path, table.schema_arrow, label_column)
-        return table
+        yield table
 
 
 def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
@@ -129,19 +135,19 @@ def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
     found = ", ".join(f"{field.name} ({field.type})" for field in schema)
     for name in ("image", label_column):
         if name is not None and schema.names.count(name) != 1:
-            raise UserError(f"{path}: needs one column {name}, but has {found}")
+            raise UserError(f"{printable(path)}: needs one column {name}, but has {found}")
     image = schema.field("image").type
     if types.is_struct(image):
         image = image.field("bytes").type if image.get_field_index("bytes") >= 0 else image
     if not (types.is_binary(image) or types.is_large_binary(image)):
-        raise UserError(f"{path}: the column image must hold the bytes of image files, but is {image}")
+        raise UserError(f"{printable(path)}: the column image must hold the bytes of image files, but is {image}")
     if label_column is None:
         return
     label = schema.field(label_column).type
     label = label.value_type if types.is_dictionary(label) else label
     allowed = (types.is_integer, types.is_floating, types.is_string, types.is_large_string, types.is_boolean)
     if not any(check(label) for check in allowed):
-        raise UserError(f"{path}: the column {label_column} must hold numbers or text, but is {label}")
+        raise UserError(f"{printable(path)}: the column {label_column} must hold numbers or text, but is {label}")
 
 
 def filter_raw(raw: Path, folder: Path, settings: LabelFilter) -> FilterCounts:
@@ -186,7 +192,6 @@ def looked_at(shard: Path, settings: LabelFilter) -> Iterator[Row]:
     """The rows of a shard with what is to become of them, with a progress bar."""
     with (
         open_portraits(shard, settings.label_column) as table,
-        reading(shard),
         tqdm(total=table.metadata.num_rows, unit=" rows", desc="filter") as progress,
     ):
         batches = table.iter_batches(BATCH_ROWS, columns=["image", settings.label_column])

@@ -185,7 +185,7 @@ def squares_of(rows: list[tuple[bytes, int]], settings: PortraitsPreprocess) -> 
     """Preprocess some rows of what filter_gender kept."""
     squares = []
     for data, label in rows:
-        picture = decode_image(data)
+        picture = decode_image(data, settings.max_pixels)
         pixels = to_pixels(to_square(picture, settings.image_size, settings.crop), settings.channels)
         squares.append(Square(pixels, label, row_number(pixels), picture.size))
     return squares

@@ -1,9 +1,10 @@
-"""How good images are, as a classifier of the same data sees them.
+"""How good images are, as a classifier of the same data sees them, and as others do that know nothing of its classes.
 
-The Frechet distance here is that of the classifier's features. It is not the FID, which is defined by another network,
-and must not be compared with one. Both distances agree with those of torchmetrics, which the tests hold them against.
-That library isn't used here, because it draws the kernel distance's subsets from the global random state, where all
-pairs can be counted, because it sums squares that are not centred, and because importing it takes longer than all this.
+The Frechet distance without another name is that of the classifier's features. It is not the FID, which is defined by
+another network, and must not be compared with one. Both distances agree with those of torchmetrics, which the tests
+hold them against. That library isn't used here, because it draws the kernel distance's subsets from the global random
+state, where all pairs can be counted, because it sums squares that are not centred, and because importing it takes
+longer than all this.
 """
 
 import math
@@ -30,8 +31,11 @@ from diffusion_ladder.evaluation.bounds import (
 from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
 from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.evaluation.inception import inception_features
+from diffusion_ladder.evaluation.label_free import principal_components, random_convolutions, whitened
 from diffusion_ladder.evaluation.labels import Answers, label_findings, one_hot
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
+from diffusion_ladder.evaluation.spectrum import noise_level, spectrum_ratios, spectrum_rows
+from diffusion_ladder.evaluation.two_sample import TwoSampleTest, two_sample_accuracy
 from diffusion_ladder.params.classifier import Classifier as Settings
 from diffusion_ladder.params.evaluation import ImageEvaluation
 
@@ -198,6 +202,11 @@ def feature_distances(some: Tensor, real: Tensor) -> dict[str, float]:
     return {"frechet_distance": frechet_distance(some, real), "kernel_distance": kernel_distance(some, real)}
 
 
+def distance_alone(some: Tensor, real: Tensor) -> dict[str, float]:
+    """The Frechet distance between two sets of features."""
+    return {"frechet_distance": frechet_distance(some, real)}
+
+
 def feature_findings(judged: Judged, settings: ImageEvaluation) -> Findings:
     """Distances of features with their curve over the sample size, and where the samples lie among the real ones."""
     features = {name: seen.features for name, seen in judged.seen.items()}
@@ -235,6 +244,44 @@ def inception_findings(judged: Judged, network: nn.Module, device: torch.device)
     return Findings({f"inception_{key}": value for key, value in numbers.items()})
 
 
+def label_free_findings(judged: Judged, settings: ImageEvaluation) -> Findings:
+    """Frechet distances of features that know nothing of labels, each named after them; see evaluation/label_free.py.
+
+    One with fewer than SAMPLES_PER_FEATURE images a feature is left out.
+    """
+    train, images = judged.images["train"], judged.images
+    extractors = {
+        "random_convolution": whitened(random_convolutions(train.shape[1], judged.generator_of("filters")), train),
+        "pixel_component": principal_components(train),
+    }
+    numbers: dict[str, float] = {}
+    for name, extract in extractors.items():
+        features = {source: extract(batch) for source, batch in images.items()}
+        if settings.sample_count < SAMPLES_PER_FEATURE * features["train"].shape[1]:
+            continue
+        found = over_seeds(name, distance_alone, judged.equal_sets(features))
+        numbers |= {f"{name}_{key}": value for key, value in found.items()}
+    return Findings(numbers)
+
+
+def spectrum_findings(judged: Judged) -> Findings:
+    """How the images are grained, beside data; see evaluation/spectrum.py."""
+    sets = judged.equal_sets(judged.images)
+    numbers = over_seeds("spectra", spectrum_ratios, sets)
+    numbers |= judged.averages("noise_level", {name: noise_level(batch) for name, batch in judged.images.items()})
+    return Findings(numbers, {"spectrum": spectrum_rows(sets)})
+
+
+def two_sample_findings(judged: Judged, how: TwoSampleTest, device: torch.device) -> Findings:
+    """How well a network that is trained for it tells samples from held-out images; see evaluation/two_sample.py."""
+
+    def measure(some: Tensor, real: Tensor) -> dict[str, float]:
+        return {"two_sample_accuracy": two_sample_accuracy(some, real, how, judged.generator_of("two_sample"), device)}
+
+    numbers = over_seeds("two-sample test", measure, judged.equal_sets(judged.images))
+    return Findings(numbers | {"two_sample_null_std": rounded(0.5 / math.sqrt(2 * judged.size))})
+
+
 def evaluate_images(
     samples: Mapping[str, Tensor],
     data: Mapping[str, Tensor],
@@ -246,6 +293,7 @@ def evaluate_images(
     generator_of: GeneratorOf,
     batch_size: int = 256,
     inception: nn.Module | None = None,
+    two_sample: TwoSampleTest | None = None,
 ) -> Findings:
     """Everything that is measured of images; each number with its floor and ceiling (see evaluation/bounds.py).
 
@@ -259,7 +307,10 @@ def evaluate_images(
       bounds then show: it says little alone;
     - of conditional models, label_accuracy with the table confusion (the floor is the classifier's own accuracy), and
       classifier_accuracy_score (evaluation/accuracy_score.py);
-    - inception_frechet_distance and inception_kernel_distance, where that network is given.
+    - inception_frechet_distance and inception_kernel_distance, where that network is given;
+    - random_convolution_frechet_distance and pixel_component_frechet_distance, of features that know no labels;
+    - high_frequency_ratio, two_pixel_ratio and noise_level, with the table spectrum;
+    - two_sample_accuracy, where it is said how that test's network is trained.
 
     Args:
         samples: `samples`, uint8 (S N, C, H, W), `labels` (S N,), -1 where nothing was requested, and `sampling_seed`.
@@ -282,4 +333,6 @@ def evaluate_images(
         findings |= Findings(score)
     if inception is not None:
         findings |= inception_findings(judged, inception, device)
-    return findings
+    if two_sample is not None:
+        findings |= two_sample_findings(judged, two_sample, device)
+    return findings | label_free_findings(judged, settings) | spectrum_findings(judged)

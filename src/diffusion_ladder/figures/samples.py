@@ -74,7 +74,7 @@ def show_numbers(axes: Axes, points: Tensor) -> None:
     for number, place in enumerate(points, 1):
         if float(place.abs().max()) < LIMIT:
             show_tracked(axes, place, DISC, "white").set_zorder(5 + 2 * number)
-            axes.text(*place.tolist(), str(number), zorder=6 + 2 * number, **look)
+            axes.text(float(place[0]), float(place[1]), str(number), zorder=6 + 2 * number, **look)
 
 
 def points_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:

@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.params.samplers import MODULES, is_library
 
 Colour = tuple[int, int, int]
 
@@ -40,8 +41,6 @@ TRAIL = "#66d199"  # where the tracked point has been
 VERMILLION_INK = "#6e2f00"  # the same hue, dark
 BLUE, SKY, ORANGE, VERMILLION = "#0072b2", "#56b4e9", "#e69f00", "#d55e00"
 CLASS_COLOURS = {"blue": BLUE, "orange": ORANGE}  # of points, whose data have two classes
-
-SAMPLERS = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
 
 TEXT_SIZE = 15
 SMALL_TEXT_SIZE = 13
@@ -145,10 +144,9 @@ class Exhibit:
 
 def sampler_title(facts: dict[str, Any]) -> str:
     """How samples were drawn, for a title: from the metadata of their file."""
-    name = facts["sampler"].removeprefix("diffusers_")
-    maker = "diffusers " if name != facts["sampler"] else ""
+    maker = "diffusers " if is_library(facts["sampler"]) else ""
     guidance = "" if facts["guidance_scale"] == 1 else f", guidance {facts['guidance_scale']:g}"
-    return f"{maker}{SAMPLERS.get(name, name.upper())}, {facts['nfe']} evaluations{guidance}"
+    return f"{maker}{MODULES[facts['sampler']].title}, {facts['nfe']} evaluations{guidance}"
 
 
 # The drawing surface

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffusion_ladder.graph.reader import REFERENCE, Definition, filled_in
-from diffusion_ladder.params.schedulers import SAMPLER_MODULES
+from diffusion_ladder.params.samplers import MODULES
 
 SOURCE = "src/diffusion_ladder"
 SCHEDULERS = f"{SOURCE}/schedulers"
 LOADED = {  # modules that a stage loads by a name that is no scalar of params.yaml
     "train": [f"{SCHEDULERS}/ddim.py"],  # draws the previews
-    "sweep": [f"{SCHEDULERS}/{module}.py" for module in SAMPLER_MODULES],
+    "sweep": [f"{SCHEDULERS}/{module}.py" for module in MODULES],
     "compare_schedulers": [f"{SCHEDULERS}/diffusers_interface.py"],
 }
 

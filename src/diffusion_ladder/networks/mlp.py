@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import read_tensors, write_tensors
 from diffusion_ladder.networks.embeddings import TimeEmbedding, condition
+from diffusion_ladder.networks.initialisation import zero_last_layers
 from diffusion_ladder.params.network import MLPNetwork
 
 WEIGHTS = "model.safetensors"
@@ -69,7 +70,10 @@ class MLP(nn.Module):
 
 def build(settings: MLPNetwork, sample_shape: tuple[int, ...], num_class_embeds: int | None) -> MLP:
     """The network for samples of `sample_shape` (D,), with fresh weights from torch's current random state."""
-    return MLP(sample_shape[0], settings, num_class_embeds)
+    network = MLP(sample_shape[0], settings, num_class_embeds)
+    if settings.zero_init:
+        zero_last_layers(network)
+    return network
 
 
 def save(network: MLP, folder: Path) -> None:

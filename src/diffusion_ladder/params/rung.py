@@ -1,5 +1,9 @@
 """A rung of the ladder: all that belongs to it in params.yaml."""
 
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Tag
+
 from diffusion_ladder.params.evaluation import ImageEvaluation, PointEvaluation
 from diffusion_ladder.params.figures import Figures
 from diffusion_ladder.params.network import NamedNetwork
@@ -11,6 +15,16 @@ from diffusion_ladder.params.score import Score
 from diffusion_ladder.params.section import Section
 from diffusion_ladder.params.sweep import Sweep
 from diffusion_ladder.params.training import Previews, Training
+
+
+def evaluation_of(values: Any) -> str:
+    """Which evaluation a section means: that of points is known by its projections."""
+    return "points" if isinstance(values, dict) and "projections" in values else "images"
+
+
+AnyEvaluation = Annotated[
+    Annotated[ImageEvaluation, Tag("images")] | Annotated[PointEvaluation, Tag("points")], Discriminator(evaluation_of)
+]
 
 
 class RungParameters(Section):
@@ -26,7 +40,7 @@ class RungParameters(Section):
     previews: Previews
     sampling: Sampling
     sweep: Sweep
-    evaluation: ImageEvaluation | PointEvaluation
+    evaluation: AnyEvaluation
     quality: dict[str, Threshold]
     figures: Figures
     score: Score | None = None

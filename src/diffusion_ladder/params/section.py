@@ -4,7 +4,7 @@ An unknown key, a wrong type or an impossible value is refused in one line that 
 absent; no other value has a default in the schema: what DVC can't see in params.yaml, it couldn't see change.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -71,7 +71,7 @@ def validated(kind: type[T], value: Any, key: str, origin: str = "params.yaml") 
 def describe(error: ValidationError, values: Any = None, key: str = "") -> str:
     """The first complaint of a validation as one line: key, what is wrong, what was found."""
     first, *others = error.errors(include_url=False)
-    place = ".".join([*([key] if key else []), *location_in(values, first["loc"])])
+    place = ".".join([*([key] if key else []), *location_in(values, first)])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key"
@@ -81,16 +81,14 @@ def describe(error: ValidationError, values: Any = None, key: str = "") -> str:
     return f"{place}: {message}{shown}{more}".removeprefix(": ")
 
 
-def location_in(values: Any, location: Sequence[str | int]) -> list[str]:
+def location_in(values: Any, complaint: Mapping[str, Any]) -> list[str]:
     """The keys of a complaint's location, without the names of a union's branches, which pydantic adds to them."""
     keys: list[str] = []
-    for number, part in enumerate(location):
-        last = number == len(location) - 1
-        inside = isinstance(values, dict) and part in values
-        if inside or isinstance(part, int) or last or not isinstance(values, dict):
+    for part in complaint["loc"]:
+        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
             keys.append(str(part))
-            values = values[part] if inside else None
-    return keys
+            values = values[part]
+    return [*keys, str(complaint["loc"][-1])] if complaint["type"] == "missing" else keys
 
 
 def look_up(values: Any, key: str) -> Any:

@@ -11,7 +11,7 @@ from diffusion_ladder.params.datasets import Digits, Points, Portraits
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.runtime import Checkpoints, Runtime
 from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
-from diffusion_ladder.params.section import NotNegative, Section, describe, load_yaml, look_up_or_none, rung_section
+from diffusion_ladder.params.section import NotNegative, Section, describe, load_yaml, location_in, rung_section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # of a rung or data set: part of paths and DVC's names
 
@@ -43,6 +43,7 @@ def validate(values: Any, origin: str = "params.yaml") -> Parameters:
     Raises:
         ParameterError: one line with the origin, the key, what was found and what is allowed.
     """
+    refuse_unshareable(values, origin)
     whole = with_every_rung(values)
     try:
         return Parameters.model_validate(whole)
@@ -50,24 +51,45 @@ def validate(values: Any, origin: str = "params.yaml") -> Parameters:
         raise ParameterError(f"{origin}: {described(error, values, whole)}") from None
 
 
-def with_every_rung(values: Any) -> Any:
+def refuse_unshareable(values: Any, origin: str) -> None:
+    """Refuse what is no mapping at all, and under `every_rung` what is no section of a rung."""
+    if not isinstance(values, dict):
+        raise ParameterError(f"{origin}: holds no keys (found {values!r})")
+    shared = values.get("every_rung", {})
+    if not isinstance(shared, dict):
+        raise ParameterError(f"{origin}: every_rung: must hold sections (found {shared!r})")
+    for name, section in shared.items():
+        if name not in RungParameters.model_fields:
+            raise ParameterError(f"{origin}: every_rung.{name}: unknown key")
+        if not isinstance(section, dict):
+            raise ParameterError(f"{origin}: every_rung.{name}: must be a section (found {section!r})")
+
+
+def with_every_rung(values: dict[str, Any]) -> dict[str, Any]:
     """The parsed tree with the values of `every_rung` in the sections that each rung has, and without that key."""
-    if not all(isinstance(look_up_or_none(values, key) or {}, dict) for key in ("rungs", "every_rung")):
-        return values
-    rungs = {
-        name: {section: rung_section(values, name, section) for section in block} if isinstance(block, dict) else block
-        for name, block in (look_up_or_none(values, "rungs") or {}).items()
-    }
-    return {key: rungs if key == "rungs" else value for key, value in values.items() if key != "every_rung"}
+
+    def merged(name: str, block: Any) -> Any:
+        sections = block if isinstance(block, dict) else {}
+        return {section: rung_section(values, name, section) for section in sections} if sections else block
+
+    rungs = values.get("rungs")
+    whole = {key: value for key, value in values.items() if key != "every_rung"}
+    return whole | {"rungs": {name: merged(name, rungs[name]) for name in rungs}} if isinstance(rungs, dict) else whole
 
 
 def described(error: ValidationError, values: Any, whole: Any) -> str:
     """The first complaint as one line, under `every_rung` where the value that is complained of stands there."""
-    complaint, (first, *place) = describe(error, whole), error.errors(include_url=False)[0]["loc"]
-    if first != "rungs" or not place:
-        return complaint
-    rung, *key = (".".join(map(str, place))).split(".")
-    section = ".".join(key)
-    shared = look_up_or_none(values, f"every_rung.{section}") is not None
-    own = look_up_or_none(values, f"rungs.{rung}.{section}") is not None
-    return complaint.replace(f"rungs.{rung}.", "every_rung.", 1) if shared and not own else complaint
+    complaint, place = describe(error, whole), location_in(whole, error.errors(include_url=False)[0])
+    shared = ["every_rung", *place[2:]]
+    moved = place[:1] == ["rungs"] and len(place) > 2 and stands(values, shared) and not stands(values, place)
+    return complaint.replace(".".join(place), ".".join(shared), 1) if moved else complaint
+
+
+def stands(values: Any, keys: list[str]) -> bool:
+    """Whether there is a value at these keys and places of lists, be it null."""
+    for key in keys:
+        parts = {str(number): part for number, part in enumerate(values)} if isinstance(values, list) else values
+        if not isinstance(parts, dict) or key not in parts:
+            return False
+        values = parts[key]
+    return True

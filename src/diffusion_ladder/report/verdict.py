@@ -36,11 +36,6 @@ class Judgement:
         return described(self.check.metric)
 
     @property
-    def threshold(self) -> Measured:
-        """The limit, as a number to print."""
-        return Measured(self.check.threshold, None)
-
-    @property
     def shortfall(self) -> Measured | None:
         """By how much it falls short; None where it doesn't."""
         return Measured(self.check.shortfall, None) if self.check.shortfall else None
@@ -48,7 +43,7 @@ class Judgement:
     @property
     def word(self) -> str:
         """The verdict in a word or two."""
-        if self.metric is None:
+        if self.check.shortfall is None:
             return "not measured"
         return "pass" if self.check.passed else "falls short"
 
@@ -65,11 +60,10 @@ def shortfalls(title: str, found: Sequence[Judgement]) -> list[str]:
     """A sentence for everything that a rung lacks."""
     lacking = []
     for each in found:
-        bound = f"{'at most' if each.check.at_most else 'at least'} {each.threshold}"
-        if each.metric is None:
-            lacking.append(f"{title}: *{each.description.title}* was not measured ({bound} is asked for).")
+        if each.metric is None or each.check.shortfall is None:
+            lacking.append(f"{title}: *{each.description.title}* was not measured ({each.check.asked} is asked for).")
         elif each.shortfall:
-            value = f"{each.metric.samples} where {bound} is asked for"
+            value = f"{each.metric.samples} where {each.check.bound} is asked for"
             remedy = f" ({each.check.remedy})" if each.check.remedy else ""
             lacking.append(
                 f"{title} falls short: *{each.description.title}* is {value}, {each.shortfall} too"

@@ -10,11 +10,11 @@ from typing import Any
 from diffusion_ladder.params.datasets import FOLDER_COLUMN, Dataset, Portraits
 from diffusion_ladder.params.network import DiffusersUNetNetwork
 from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.samplers import MODULES, is_library
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.whole import Parameters
 
 NETWORK_NAMES = {"mlp": "MLP", "unet": "U-Net from scratch", "diffusers_unet": "UNet2DModel of diffusers"}
-SAMPLER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
 
 KINDS = {
     "points": (
@@ -58,9 +58,8 @@ def network_name(name: str) -> str:
 
 def sampler_name(name: str) -> str:
     """A scheduler module as the literature calls it: diffusers_ddpm is DDPM of diffusers."""
-    short = name.removeprefix("diffusers_")
-    title = SAMPLER_NAMES.get(short, short.replace("_", " ").upper())
-    return f"{title} of diffusers" if name != short else title
+    title = MODULES[name].title
+    return f"{title} of diffusers" if is_library(name) else title
 
 
 def steps_in_words(steps: int | str, T: int) -> str:
@@ -220,6 +219,7 @@ def about_topics(key: str, parameters: Parameters, metric_names: Sequence[str]) 
         "reverse": [ABOUT_REVERSE, *([ABOUT_SCORE] if points else [])],
         "samples": [about_choice(model.dataset, parameters.seed, model.sampling)],
         "cost": [ABOUT_COST],
+        "spectrum": [ABOUT_SPECTRUM],
         "sample_size": [ABOUT_SAMPLE_SIZE],
         "labels": [ABOUT_LABELS] if "label_accuracy" in metric_names else [],
         "memorisation": [ABOUT_MEMORISATION],
@@ -238,6 +238,11 @@ ABOUT_SCORE = (
 ABOUT_COST = (
     "Nearly all the time of sampling goes into evaluations of the network, so that their number (NFE) is the price of a"
     " sample, on any machine. Each sampler is run with several prices; the knee is where paying more stops helping."
+)
+ABOUT_SPECTRUM = (
+    "Every image is a sum of waves, and the long ones carry most of it. How much the shortest carry is the same in"
+    " images of one kind; where samples have more, they are grainy, and a peak at a period of two pixels is a"
+    " checkerboard. A judge that has learnt to name classes looks past both."
 )
 ABOUT_SAMPLE_SIZE = (
     "The same two distributions seem farther apart when fewer samples of them are compared. Here the same samples are"
