@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from diffusion_ladder.params import Threshold
+from diffusion_ladder.params.quality import Threshold
 from diffusion_ladder.quality import checks, measured_numbers
 
 NUMBER = re.compile(r"−?\d[\d,]*(?:\.\d+)?(?: × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
