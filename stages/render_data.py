@@ -38,7 +38,8 @@ def main(stage: Stage) -> None:
     count = stage.parameter(f"{dataset}.examples", int)
     examples = first_examples(Path(f"data/processed/{stage.key}.safetensors"), len(card["class_names"]), count)
     filtered = Path("data/interim") / stage.key / "filtered" / FILE_NAME
-    pictures = cropped_pictures(filtered) if card.get("pictures", {}).get("cropped") else []
+    # Only the faces have a filter of their own, whose rows are kept as they came.
+    pictures = cropped_pictures(filtered) if filtered.is_file() and card["pictures"]["cropped"] else []
     captions = []
     with house_style():
         for exhibit in exhibits(examples, pictures, card):

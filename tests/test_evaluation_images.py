@@ -20,15 +20,14 @@ from diffusion_ladder.evaluation.classifier import Judgement, judge, new_classif
 from diffusion_ladder.evaluation.images import (
     Judged,
     class_balance_distance,
-    confusion,
     covariance,
     evaluate_images,
     frechet_distance,
     kernel_distance,
     kernel_interval,
-    label_findings,
 )
 from diffusion_ladder.evaluation.inception import inception_features, load_inception
+from diffusion_ladder.evaluation.labels import confusion, label_findings
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
 from diffusion_ladder.params.classifier import Classifier as Settings
 from diffusion_ladder.params.evaluation import AccuracyScore, ImageEvaluation, Inception, Memorisation, TwoSampleTest
@@ -344,7 +343,7 @@ def test_labels_of_a_crafted_set():
         8,
         partial(generator, 0),
     )
-    found = label_findings(judged, ["female", "male"])
+    found = label_findings(judged.answers, ["female", "male"])
     assert found.numbers["label_accuracy"] == (5 + 7) / 16
     assert found.numbers["label_accuracy_floor"] == 1
     assert found.numbers["requested_female_judged_male"] == 1 / 8
@@ -354,7 +353,7 @@ def test_labels_of_a_crafted_set():
     assert rows["male", "female"]["share_std"] == pytest.approx(numpy.std([0.5, 0.25], ddof=1))
     assert [rows["male", name]["held_out"] for name in ("female", "male")] == [0, 1]
     assert seen.confidence.tolist() == pytest.approx([0.9] * 16)
-    many = label_findings(judged, list("0123456789"))
+    many = label_findings(judged.answers, list("0123456789"))
     assert not any(key.startswith("requested") for key in many.numbers)
     assert len(many.tables["confusion"]) == 100
 

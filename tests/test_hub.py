@@ -17,8 +17,8 @@ from conftest import serving
 from pydantic import ValidationError
 
 from diffusion_ladder.artifacts import read_json, sha256_of_file
-from diffusion_ladder.data.portraits import dataset as portraits
-from diffusion_ladder.data.portraits import hub
+from diffusion_ladder.data.portraits.dataset import dataset as portraits
+from diffusion_ladder.data.portraits.dataset import hub
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import HubSource
 from diffusion_ladder.params.whole import load_parameters
@@ -268,9 +268,9 @@ def test_each_refusal_is_explained_in_one_line(server, parquet, answer):
     ("changes", "message"),
     [
         ({"repository": "someone/else"}, "there is no such data set, or it is private: check"),
-        ({"revision": "d" * 40}, "there is no such revision: check datasets.faces.sources.hub.revision"),
-        ({"file": "data/other.parquet"}, "there is no such file: check datasets.faces.sources.hub.file"),
-        ({"size": 5}, "the hub has a file of .* bytes, but datasets.faces.sources.hub.size is 5"),
+        ({"revision": "d" * 40}, "there is no such revision: check sources.hub.revision"),
+        ({"file": "data/other.parquet"}, "there is no such file: check sources.hub.file"),
+        ({"size": 5}, "the hub has a file of .* bytes, but sources.hub.size is 5"),
         ({"sha256": "0" * 64}, "the download has SHA-256 .*, but .*sha256 is 000.*it was deleted: run again"),
         ({"columns": ["image", "sex"]}, "hub.columns: .* has no column sex, but adult, also_known_as"),
     ],
@@ -325,7 +325,7 @@ def in_a_process(server, parquet, before="", **environment):
     """The stage's own code in a process of its own, with the endpoint, home and token of its environment."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from diffusion_ladder.data.portraits import dataset as portraits\n"
+        "from diffusion_ladder.data.portraits.dataset import dataset as portraits\n"
         "from diffusion_ladder.errors import UserError\n"
         "from diffusion_ladder.artifacts import write_json\n"
         "from diffusion_ladder.params import HubSource\n"

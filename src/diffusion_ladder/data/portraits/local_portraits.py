@@ -15,7 +15,7 @@ from diffusion_ladder.data.user_paths import as_text, expand_home, is_pattern, m
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import FOLDER_COLUMN, ImagefolderSource, ParquetSource
 
-SOURCES = "datasets.faces.sources"
+SOURCES = "sources"
 MOST_BYTES = 1 << 30  # of one image file, which is in memory as a whole
 SHOWN_FILES = 8  # of those that a pattern matches
 

@@ -243,7 +243,7 @@ def refuse_unusable(settings: LabelFilter, counts: FilterCounts) -> None:
     first = counts.unusable_rows[0]
     raise UserError(
         f"{counts.unusable} of {labelled} labelled rows have an image that can't be used, a larger share than"
-        f" datasets.faces.preprocess.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
+        f" preprocess.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
         f" the first is row {first['row']} of {first['file']}"
     )
 
@@ -264,9 +264,14 @@ def refuse_empty(shards: Sequence[Path], settings: LabelFilter, counts: FilterCo
     if alike := explain_lookalikes(settings.labels, counts.values):
         found += f"; {alike}"
     raise UserError(
+<<<<<<< HEAD:src/diffusion_ladder/data/portraits/portrait_table.py
         f"{' '.join(printable(shard) for shard in shards[:3])}: no usable row with {column} {wanted}"
         f" (datasets.faces.preprocess.labels); the column {column} holds {found};"
         f" {counts.unusable} of their images"
+=======
+        f"{' '.join(str(shard) for shard in shards[:3])}: no usable row with {column} {wanted}"
+        f" (preprocess.labels); the column {column} holds {found}; {counts.unusable} of their images"
+>>>>>>> classes:src/diffusion_ladder/data/portrait_table.py
         " can't be used"
     )
 
