@@ -264,14 +264,9 @@ def refuse_empty(shards: Sequence[Path], settings: LabelFilter, counts: FilterCo
     if alike := explain_lookalikes(settings.labels, counts.values):
         found += f"; {alike}"
     raise UserError(
-<<<<<<< HEAD:src/diffusion_ladder/data/portraits/portrait_table.py
         f"{' '.join(printable(shard) for shard in shards[:3])}: no usable row with {column} {wanted}"
-        f" (datasets.faces.preprocess.labels); the column {column} holds {found};"
+        f" (preprocess.labels); the column {column} holds {found};"
         f" {counts.unusable} of their images"
-=======
-        f"{' '.join(str(shard) for shard in shards[:3])}: no usable row with {column} {wanted}"
-        f" (preprocess.labels); the column {column} holds {found}; {counts.unusable} of their images"
->>>>>>> classes:src/diffusion_ladder/data/portrait_table.py
         " can't be used"
     )
 
