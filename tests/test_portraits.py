@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from diffusion_ladder.data.portraits.dataset import dataset as portraits
+from diffusion_ladder.data.portraits import dataset as portraits
 from diffusion_ladder.data.portraits.dataset import drawn_portraits, local_portraits, parallel
 from diffusion_ladder.data.portraits.portrait_table import filter_portraits, filtered_batches, looked_at
 from diffusion_ladder.errors import UserError

@@ -17,7 +17,7 @@ from PIL import Image
 
 from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, sha256_of_file, write_tensors
 from diffusion_ladder.data import split
-from diffusion_ladder.data.portraits.dataset import dataset as portraits
+from diffusion_ladder.data.portraits import dataset as portraits
 from diffusion_ladder.data.portraits.dataset import parallel
 from diffusion_ladder.data.portraits.decoding import (
     UndecodableImageError,
