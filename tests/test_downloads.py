@@ -13,8 +13,9 @@ import time
 import pytest
 from conftest import serving
 
-from diffusion_ladder.data import digits, files
-from diffusion_ladder.data.mnist_family import PublishedFile
+from diffusion_ladder.data import files
+from diffusion_ladder.data.digits import dataset as digits
+from diffusion_ladder.data.digits.mnist_family import PublishedFile
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import TorchvisionSource
 

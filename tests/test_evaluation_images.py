@@ -29,9 +29,8 @@ from diffusion_ladder.evaluation.images import (
 from diffusion_ladder.evaluation.inception import inception_features, load_inception
 from diffusion_ladder.evaluation.labels import confusion, label_findings
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
-from diffusion_ladder.evaluation.two_sample import TwoSampleTest
 from diffusion_ladder.params.classifier import Classifier as Settings
-from diffusion_ladder.params.evaluation import AccuracyScore, ImageEvaluation, Inception, Memorisation
+from diffusion_ladder.params.evaluation import AccuracyScore, ImageEvaluation, Inception, Memorisation, TwoSampleTest
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.torchvision_import import repair_torchvision
 
@@ -455,7 +454,7 @@ def test_the_keys_of_conditional_and_unconditional_models(classifier):
 
 
 def test_judges_that_know_no_labels_stand_between_their_bounds(classifier):
-    how = TwoSampleTest(channels=(8, 8), steps=30, batch_size=16, learning_rate=0.01, weight_decay=0.01)
+    how = TwoSampleTest(channels=[8, 8], steps=30, batch_size=16, learning_rate=0.01, weight_decay=0.01)
     found = findings_of(classifier, bars(160, seed=5)[0], sample_count=72, two_sample=how)
     lower = ("two_sample_accuracy", "pixel_component_frechet_distance")
     for name in (*lower, "high_frequency_ratio", "two_pixel_ratio", "noise_level"):

@@ -17,7 +17,8 @@ from conftest import serving
 from pydantic import ValidationError
 
 from diffusion_ladder.artifacts import read_json, sha256_of_file
-from diffusion_ladder.data import hub, portraits
+from diffusion_ladder.data.portraits import dataset as portraits
+from diffusion_ladder.data.portraits.dataset import hub
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import HubSource
 from diffusion_ladder.params.whole import load_parameters
@@ -324,7 +325,7 @@ def in_a_process(server, parquet, before="", **environment):
     """The stage's own code in a process of its own, with the endpoint, home and token of its environment."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from diffusion_ladder.data import portraits\n"
+        "from diffusion_ladder.data.portraits import dataset as portraits\n"
         "from diffusion_ladder.errors import UserError\n"
         "from diffusion_ladder.artifacts import write_json\n"
         "from diffusion_ladder.params import HubSource\n"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
-from diffusion_ladder.data.image_metadata import without_metadata
+from diffusion_ladder.data.portraits.decoding import UndecodableImageError, decode_image
+from diffusion_ladder.data.portraits.image_metadata import without_metadata
 
 PIXELS = numpy.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=numpy.uint8)
 PICTURE = Image.fromarray(PIXELS)

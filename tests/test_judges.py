@@ -14,9 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_ladder.data.digits import EMBEDDED_FILE, parse_embedded
-from diffusion_ladder.data.drawn_portraits import draw_portraits, plan_portraits
+from diffusion_ladder.data.digits.dataset import EMBEDDED_FILE, parse_embedded
 from diffusion_ladder.data.normalise import IMAGES
+from diffusion_ladder.data.portraits.drawn_portraits import draw_portraits, plan_portraits
 from diffusion_ladder.evaluation.classifier import judge, new_classifier, train
 from diffusion_ladder.evaluation.images import frechet_distance
 from diffusion_ladder.evaluation.label_free import COMPONENTS, principal_components, random_convolutions, whitened
@@ -29,12 +29,13 @@ from diffusion_ladder.evaluation.spectrum import (
     spectrum_ratios,
     two_pixel_share,
 )
-from diffusion_ladder.evaluation.two_sample import TwoSampleTest, two_sample_accuracy
+from diffusion_ladder.evaluation.two_sample import two_sample_accuracy
 from diffusion_ladder.params.classifier import Classifier as Settings
+from diffusion_ladder.params.evaluation import TwoSampleTest
 from diffusion_ladder.params.whole import load_parameters
 
-HOW = TwoSampleTest(channels=(8, 16, 16), steps=40, batch_size=32, learning_rate=0.005, weight_decay=0.01)
-IN_EARNEST = TwoSampleTest(channels=(16, 32, 64), steps=60, batch_size=64, learning_rate=0.01, weight_decay=0.01)
+HOW = TwoSampleTest(channels=[8, 16, 16], steps=40, batch_size=32, learning_rate=0.005, weight_decay=0.01)
+IN_EARNEST = TwoSampleTest(channels=[16, 32, 64], steps=60, batch_size=64, learning_rate=0.01, weight_decay=0.01)
 
 
 def random_generator(seed=0):

@@ -18,8 +18,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from diffusion_ladder.data import drawn_portraits, local_portraits, parallel, portraits
-from diffusion_ladder.data.portrait_table import filter_portraits, filtered_batches, looked_at
+from diffusion_ladder.data.portraits import dataset as portraits
+from diffusion_ladder.data.portraits.dataset import drawn_portraits, local_portraits, parallel
+from diffusion_ladder.data.portraits.portrait_table import filter_portraits, filtered_batches, looked_at
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import DicebearSource, ImagefolderSource, LabelFilter, ParquetSource
 from diffusion_ladder.params.whole import load_parameters
@@ -96,7 +97,7 @@ def test_the_card_states_the_style_s_own_licence(drawn, tmp_path):
 
 def test_two_fresh_processes_write_the_same_bytes(drawn, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from diffusion_ladder.data import portraits;"
+        "import sys; from pathlib import Path; from diffusion_ladder.data.portraits import dataset as portraits;"
         "from diffusion_ladder.params import load_parameters;"
         f"settings = load_parameters({str(ROOT / 'params.yaml')!r}).datasets['faces'].sources.dicebear;"
         "portraits.fetch('dicebear', settings.model_copy(update={'count': 12}), 0, Path(sys.argv[1]))"

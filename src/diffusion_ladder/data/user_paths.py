@@ -25,6 +25,11 @@ def printable(path: str | os.PathLike[str]) -> str:
     )
 
 
+def one_line(error: Exception) -> str:
+    """What an error of a library says, on one line, with escapes for what can't be seen."""
+    return printable(" ".join(str(error).split()))
+
+
 def expand_home(path: str) -> str:
     """`~` and `~NAME` as a shell expands them; a folder that is really called `~` is `./~`."""
     return os.path.expanduser(path)

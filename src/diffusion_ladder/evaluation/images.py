@@ -35,9 +35,9 @@ from diffusion_ladder.evaluation.label_free import principal_components, random_
 from diffusion_ladder.evaluation.labels import Answers, label_findings, one_hot
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
 from diffusion_ladder.evaluation.spectrum import noise_level, spectrum_ratios, spectrum_rows
-from diffusion_ladder.evaluation.two_sample import TwoSampleTest, two_sample_accuracy
+from diffusion_ladder.evaluation.two_sample import two_sample_accuracy
 from diffusion_ladder.params.classifier import Classifier as Settings
-from diffusion_ladder.params.evaluation import ImageEvaluation
+from diffusion_ladder.params.evaluation import ImageEvaluation, TwoSampleTest
 
 SAMPLES_PER_FEATURE = 4  # a covariance of d features needs well over d samples
 

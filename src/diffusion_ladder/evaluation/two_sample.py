@@ -6,31 +6,13 @@ is the accuracy on images that the network hasn't seen: a half where the sets ha
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
 from diffusion_ladder.evaluation.classifier import draw_weights, shuffled_batches
-
-
-@dataclass(frozen=True)
-class TwoSampleTest:
-    """How the network is trained.
-
-    Attributes:
-        channels: of each convolution.
-        steps: of the optimiser, AdamW.
-        batch_size: images a step.
-        learning_rate: peak of a cosine schedule.
-        weight_decay: of AdamW.
-    """
-
-    channels: tuple[int, ...]
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
+from diffusion_ladder.params.evaluation import TwoSampleTest
 
 
 class Discriminator(nn.Module):
@@ -40,7 +22,7 @@ class Discriminator(nn.Module):
     does, from being lost beside what happens in one place.
     """
 
-    def __init__(self, in_channels: int, channels: tuple[int, ...]) -> None:
+    def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
         """Build the network for images of so many channels."""
         super().__init__()
         layers: list[nn.Module] = []

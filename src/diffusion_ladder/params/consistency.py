@@ -43,10 +43,10 @@ def paths_of_users(parameters: Parameters) -> dict[str, list[str]]:
     """The files, folders and patterns that are the user's own, by the keys that name them."""
     found: dict[str, list[str]] = {}
     for name, dataset in parameters.datasets.items():
-        chosen = getattr(dataset.sources, dataset.source)
-        for key in ("path", "root"):
-            if given := getattr(chosen, key, None):
-                found[f"datasets.{name}.sources.{dataset.source}.{key}"] = [given] if isinstance(given, str) else given
+        for source, settings in dataset.sources:
+            for key in ("path", "root"):
+                if given := getattr(settings, key, None):
+                    found[f"datasets.{name}.sources.{source}.{key}"] = [given] if isinstance(given, str) else given
     for name, rung in parameters.rungs.items():
         if (inception := getattr(rung.evaluation, "inception", None)) is not None:
             found[f"rungs.{name}.evaluation.inception.path"] = [inception.path]

@@ -61,7 +61,7 @@ class ImageEvaluation(Evaluation):
     """How samples are measured by evaluation/images.py."""
 
     neighbours: Positive
-    two_sample: TwoSampleTest
+    two_sample: TwoSampleTest | None = None
     accuracy_score: AccuracyScore | None = None
     inception: Inception | None = None
 

@@ -14,6 +14,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from diffusion_ladder.data.user_paths import one_line
 from diffusion_ladder.errors import UserError
 
 TYPES: dict[int, numpy.dtype[Any]] = {
@@ -43,7 +44,7 @@ def read_idx(path: Path, item_shape: tuple[int, ...]) -> Tensor:
             length = count * math.prod(item_shape) * dtype.itemsize
             data = file.read(length + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: can't be unpacked ({error})") from None
+        raise UserError(f"{path}: can't be unpacked ({one_line(error)})") from None
     if len(data) != length:
         found = f"only {len(data):,}" if len(data) < length else "more"
         raise UserError(f"{path}: holds {found} bytes where its header announces {length:,}")
@@ -62,7 +63,7 @@ def unpacked(path: Path) -> bytes:
         with opened(path, "rb") as file:
             return file.read(MOST_BYTES)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: can't be unpacked ({error})") from None
+        raise UserError(f"{path}: can't be unpacked ({one_line(error)})") from None
 
 
 def read_header(path: Path, header: bytes, item_shape: tuple[int, ...]) -> tuple[numpy.dtype[Any], int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 
-from diffusion_ladder.data.image_metadata import jpeg_exif, unknown_coding, upright, without_metadata
+from diffusion_ladder.data.portraits.image_metadata import jpeg_exif, unknown_coding, upright, without_metadata
 
 if TYPE_CHECKING:
     from PIL import Image

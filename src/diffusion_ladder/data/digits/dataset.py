@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.artifacts import read_json, sha256_of_file
-from diffusion_ladder.data.archive import extract_members
 from diffusion_ladder.data.card import raw_card
-from diffusion_ladder.data.files import copy_file, download_from_mirrors, md5_of_file
-from diffusion_ladder.data.idx import read_idx, unpacked
-from diffusion_ladder.data.mnist_family import (
+from diffusion_ladder.data.digits.archive import extract_members
+from diffusion_ladder.data.digits.idx import read_idx, unpacked
+from diffusion_ladder.data.digits.mnist_family import (
     FACTS,
     UNPACKED,
     Facts,
@@ -29,6 +28,7 @@ from diffusion_ladder.data.mnist_family import (
     layout_of,
     published_files,
 )
+from diffusion_ladder.data.files import copy_file, download_from_mirrors, md5_of_file
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.split import Splits, is_held_out, stands_in
 from diffusion_ladder.data.user_paths import expand_home, printable, where_else
