@@ -12,7 +12,6 @@ import pytest
 import yaml
 from conftest import PROJECT, run
 from PIL import Image
-from test_digits import idx
 
 from diffusion_ladder.artifacts import read_json, read_table
 from diffusion_ladder.overlays import for_each_rung, laid_over
@@ -39,6 +38,12 @@ def blocks(text: str, language: str) -> list[str]:
 def added(text: str) -> dict:
     """What a walk adds to params.yaml, all of its blocks together."""
     return functools.reduce(merge, map(yaml.safe_load, blocks(text, "yaml")))
+
+
+def idx(array: numpy.ndarray) -> bytes:
+    """An IDX file of bytes, written from the format's definition."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.astype(numpy.uint8).tobytes()
 
 
 def write_clothes(folder: Path) -> None:
