@@ -23,7 +23,7 @@ from diffusion_ladder.data.idx import read_idx
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import MNIST_SPLITS, MlxtendSource, PointsPreprocess, TorchvisionSource
 
-PREPROCESS = PointsPreprocess(input="raw", test_fraction=0.2)
+PREPROCESS = PointsPreprocess(test_fraction=0.2)
 # As published with the data sets: by torchvision for MNIST, in its authors' README for Fashion-MNIST.
 PUBLISHED_MD5 = {
     "MNIST": {

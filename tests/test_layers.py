@@ -8,12 +8,12 @@ import pytest
 from conftest import PROJECT
 
 FLOORS = {
-    1: "errors randomness artifacts hashes params overlays quality torchvision_import"
+    1: "errors randomness artifacts hashes params graph overlays quality torchvision_import"
     " diffusion networks data evaluation figures",
     2: "schedulers device runtime report",
     3: "rungs processes",
     4: "training sampling",
-    5: "consistency presets verify stages",
+    5: "presets verify stages",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 FILES = [

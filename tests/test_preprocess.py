@@ -25,7 +25,7 @@ from diffusion_ladder.params.whole import load_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 PREPROCESS = PortraitsPreprocess(
-    input="filtered", test_fraction=0.5, image_size=16, crop="top", channels=3, class_names=["female", "male"]
+    **KEEP.model_dump(), test_fraction=0.5, image_size=16, crop="top", channels=3, class_names=["female", "male"]
 )
 
 
