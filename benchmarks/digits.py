@@ -27,7 +27,7 @@ import numpy
 import yaml
 
 from diffusion_ladder.artifacts import write_json
-from diffusion_ladder.data.digits import fetch_embedded, parse_embedded
+from diffusion_ladder.data.digits.dataset import fetch_embedded, parse_embedded
 from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.runtime import processor_name
 
@@ -41,7 +41,7 @@ import json, sys
 from diffusion_ladder.torchvision_import import repair_torchvision
 repair_torchvision()
 from torchvision.datasets import MNIST
-from diffusion_ladder.data import mnist_family
+from diffusion_ladder.data.digits.dataset import mnist_family
 published = json.load(open("published.json"))
 MNIST.mirrors = [published["mirror"]]
 MNIST.resources = [(name, md5) for name, md5, _ in published["files"]]

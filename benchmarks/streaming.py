@@ -24,10 +24,10 @@ import pyarrow.parquet
 from PIL import Image
 
 from diffusion_ladder.artifacts import write_json, write_tensors
-from diffusion_ladder.data.decoding import decode_image, to_pixels, to_square
-from diffusion_ladder.data.parallel import available_cores, map_in_order
-from diffusion_ladder.data.portrait_table import filter_portraits
-from diffusion_ladder.data.portraits import preprocess
+from diffusion_ladder.data.portraits.dataset import preprocess
+from diffusion_ladder.data.portraits.decoding import decode_image, to_pixels, to_square
+from diffusion_ladder.data.portraits.parallel import available_cores, map_in_order
+from diffusion_ladder.data.portraits.portrait_table import filter_portraits
 from diffusion_ladder.params.datasets import LabelFilter, PortraitsPreprocess
 from diffusion_ladder.runtime import processor_name
 

@@ -27,9 +27,10 @@ from diffusion_ladder.evaluation.scores import (
 )
 from diffusion_ladder.figures.scores import exhibits
 from diffusion_ladder.figures.style import house_style
+from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.score import Score
 from diffusion_ladder.randomness import generator
-from diffusion_ladder.rungs import Rung, load_rung, noise_schedule, parameter_count
+from diffusion_ladder.rungs import Rung, load_rung, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.guidance import conditional
 
@@ -37,11 +38,12 @@ LEVELS = ("low", "middle", "high")  # of noise, at the timesteps whose fields ar
 
 
 def learnt_epsilon(rung: Rung) -> Epsilon:
-    """The network's epsilon, whatever it predicts, in float32."""
-    predict, alpha_bar = conditional(rung, None, torch.float32), noise_schedule(rung.schedule).alpha_bar
+    """The network's epsilon, whatever it predicts, in float32; of a conditional network, that without a class."""
+    alpha_bar = forward_process(rung.schedule).alpha_bar
 
     def epsilon(x_t: Tensor, t: int) -> Tensor:
-        prediction = predict(x_t, torch.tensor(t))
+        labels = None if rung.null_label is None else torch.full((len(x_t),), rung.null_label, device=x_t.device)
+        prediction = conditional(rung, labels, torch.float32)(x_t, torch.tensor(t))
         return x0_and_epsilon(rung.schedule.prediction_type, prediction, x_t, alpha_bar[t]).epsilon
 
     return epsilon
@@ -71,7 +73,7 @@ def main(stage: Stage) -> None:
     train, test = read_points(stage.parameter(f"rungs.{stage.key}.dataset", str))
     rung = load_rung(f"models/{stage.key}")
     print(f"{stage.label}: {parameter_count(rung.network):,} parameters")
-    schedule, learnt = noise_schedule(rung.schedule), learnt_epsilon(rung)
+    schedule, learnt = forward_process(rung.schedule), learnt_epsilon(rung)
     shown = [max(1, round(share * schedule.T)) - 1 for share in settings.fields_at]
     timesteps = sorted({*spread_timesteps(schedule.T, settings.error_timesteps), *shown})
     seed = stage.parameter("seed", int)

@@ -16,7 +16,7 @@ from diffusion_ladder.evaluation.findings import Findings, write_findings
 from diffusion_ladder.evaluation.images import evaluate_images
 from diffusion_ladder.evaluation.inception import load_inception
 from diffusion_ladder.evaluation.memorisation import evaluate_memorisation
-from diffusion_ladder.evaluation.points import evaluate_points
+from diffusion_ladder.evaluation.points import evaluate_point_labels, evaluate_points
 from diffusion_ladder.params.classifier import Classifier
 from diffusion_ladder.params.evaluation import ImageEvaluation, PointEvaluation
 from diffusion_ladder.randomness import generator
@@ -45,7 +45,11 @@ def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: ImageE
         "extractor_sha256": card["weights_sha256"],
         "extractor_accuracy": card["accuracy"],
     }
-    measuring = {"training": Classifier.model_validate(card["settings"]), "class_names": card["class_names"]}
+    measuring: dict[str, Any] = {
+        "training": Classifier.model_validate(card["settings"]),
+        "class_names": card["class_names"],
+    }
+    measuring["two_sample"] = settings.two_sample
     if settings.inception is not None:
         facts["inception_sha256"] = settings.inception.sha256
         measuring["inception"] = load_inception(settings.inception, f"rungs.{stage.key}.evaluation.inception")
@@ -67,8 +71,10 @@ def judge_points(stage: Stage, samples: Tensors, data: Tensors, settings: Any, *
     card = read_json(f"data/judges/{options.pop('dataset')}/card.json")
     groups = by_seed(samples["samples"], samples["sampling_seed"])
     how = {"size": settings.sample_count, "generator_of": options["generator_of"], "card": card}
-    costs = evaluate_points_cost(**sweep_of(stage.key, data), **how)
-    return evaluate_points(groups, data, card=card, settings=settings, **options) | costs
+    found = evaluate_points(groups, data, card=card, settings=settings, **options)
+    if bool((samples["labels"] >= 0).all()):
+        found |= evaluate_point_labels(samples, data, card=card, class_names=card["class_names"], **options)
+    return found | evaluate_points_cost(**sweep_of(stage.key, data), **how)
 
 
 def main(stage: Stage) -> None:

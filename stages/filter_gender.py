@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diffusion_ladder.data.portrait_table import FILTERED, filter_raw
+from diffusion_ladder.data.portraits.portrait_table import FILTERED, filter_raw
 from diffusion_ladder.params.datasets import LabelFilter
 from diffusion_ladder.params.section import validated
 from diffusion_ladder.runtime import Stage, run_stage

@@ -7,11 +7,12 @@ from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_bytes, write_json
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.evaluation.findings import read_findings
 from diffusion_ladder.figures import evaluation, memorisation, process, samples, training
 from diffusion_ladder.figures.style import RungArtifacts, house_style
+from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.figures import Figures
+from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.runtime import Stage, run_stage
 
@@ -47,10 +48,7 @@ def main(stage: Stage) -> None:
     artifacts = read_artifacts(stage.key, stage.parameter(f"rungs.{stage.key}.dataset", str))
     findings = read_findings(stage.key)
     settings = stage.section("figures", Figures)
-    facts = artifacts.rung["schedule"]
-    schedule = make_schedule(
-        facts["name"], facts["T"], facts["beta_start"], facts["beta_end"], facts["rescale_betas_zero_snr"]
-    )
+    schedule = forward_process(Schedule.model_validate(artifacts.rung["schedule"]))
     noise = generator(stage.parameter("seed", int), "render", stage.key, "forward")
     folder, captions = f"reports/figures/{stage.key}", []
     with house_style(), tqdm(desc=stage.label, unit=" figures") as progress:

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_ladder.artifacts import read_json, write_bytes, write_json
-from diffusion_ladder.data.decoding import decode_image
-from diffusion_ladder.data.portrait_table import FILE_NAME, filtered_batches
+from diffusion_ladder.data.portraits.decoding import decode_image
+from diffusion_ladder.data.portraits.portrait_table import FILE_NAME, filtered_batches
 from diffusion_ladder.figures.data import exhibits
 from diffusion_ladder.figures.style import house_style
 from diffusion_ladder.runtime import Stage, run_stage
@@ -38,7 +38,8 @@ def main(stage: Stage) -> None:
     count = stage.parameter(f"{dataset}.examples", int)
     examples = first_examples(Path(f"data/processed/{stage.key}.safetensors"), len(card["class_names"]), count)
     filtered = Path("data/interim") / stage.key / "filtered" / FILE_NAME
-    pictures = cropped_pictures(filtered) if card.get("pictures", {}).get("cropped") else []
+    # Only the faces have a filter of their own, whose rows are kept as they came.
+    pictures = cropped_pictures(filtered) if filtered.is_file() and card["pictures"]["cropped"] else []
     captions = []
     with house_style():
         for exhibit in exhibits(examples, pictures, card):

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from diffusion_ladder.artifacts import read_tensors, write_bytes, write_json, write_text
 from diffusion_ladder.figures import pairs
+from diffusion_ladder.figures.ladder import ladder_exhibit
 from diffusion_ladder.figures.samples import COMPARED_SHARE
 from diffusion_ladder.figures.style import house_style
 from diffusion_ladder.params.whole import Parameters, validate
+from diffusion_ladder.report.ladder import step_of
 from diffusion_ladder.report.model_cards import CARDS, place_cards
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.run_page import write_run_page
@@ -32,8 +34,9 @@ def draw_across(parameters: Parameters) -> None:
     """Write the figures that need more than one rung, and captions.json beside them."""
     captions = []
     count = min(rung.figures.samples for rung in parameters.rungs.values()) // COMPARED_SHARE
+    steps = [step_of(Path(), key, rung) for key, rung in parameters.rungs.items()]
     with house_style():
-        for exhibit in pairs.exhibits(first_samples(parameters), count):
+        for exhibit in (ladder_exhibit(steps), *pairs.exhibits(first_samples(parameters), count)):
             write_bytes(f"{ACROSS}/{exhibit.file}", exhibit.content)
             captions.append(exhibit.entry())
     write_json(f"{ACROSS}/captions.json", captions)

@@ -13,7 +13,7 @@ from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.rungs import load_rung, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
-from diffusion_ladder.sampling.loop import Samples, draw_samples, sampler_for
+from diffusion_ladder.sampling.loop import Drawing, Samples, draw_samples
 
 
 def facts_of(stage: Stage, sampler: str, seeds: int, drawn: Samples) -> dict[str, object]:
@@ -50,14 +50,13 @@ def draw_files(stage: Stage, processes: Processes) -> dict[str, tuple[dict[str, 
     }
     precision, seed = stage.precision, stage.parameter("seed", int)
     for use, (sampler, steps, count, seeds) in runs.items():
-        total = seeds * count * len(sampler_for(sampler, rung, settings, steps)[0].timesteps)
+        drawing = Drawing(rung, sampler, settings, steps, count, seed, seeds, precision)
+        total = drawing.total * len(drawing.scheduler()[0].timesteps)
         bar: dict[str, Any] = {"desc": f"{stage.label} {sampler}", "unit": " steps", "unit_scale": True}
         with tqdm(total=total // processes.count, disable=not stage.launch.is_main, **bar) as progress:
             start = time.perf_counter()
-            drawn = draw_samples(
-                rung, sampler, settings, steps, count, seed, precision, progress.update, processes, seeds
-            )
-            stage.note_work(f"sample by {sampler}, {drawn.nfe} evaluations", seeds * count, time.perf_counter() - start)
+            drawn = draw_samples(drawing, progress.update, processes)
+            stage.note_work(f"sample by {sampler}, {drawn.nfe} evaluations", drawing.total, time.perf_counter() - start)
         facts[use] = facts_of(stage, sampler, seeds, drawn)
         suffix = "" if use == "sampling" else ".comparison"
         files[suffix] = {name: getattr(drawn, name) for name in ("samples", "labels", "sampling_seed")}, facts[use]

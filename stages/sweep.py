@@ -16,7 +16,7 @@ from diffusion_ladder.params.sweep import Sweep
 from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.rungs import Rung, load_rung, parameter_count
 from diffusion_ladder.runtime import Stage, run_stage
-from diffusion_ladder.sampling.loop import Samples, draw_samples
+from diffusion_ladder.sampling.loop import Drawing, Samples, draw_samples
 from diffusion_ladder.sampling.sweep import Setting, settings_by_table
 
 
@@ -25,8 +25,8 @@ def draw(stage: Stage, rung: Rung, setting: Setting, processes: Processes) -> Sa
     sweep, seed = stage.section("sweep", Sweep), stage.parameter("seed", int)
     changes = {"guidance_scale": setting.guidance_scale, "batch_size": sweep.batch_size, "eta": sweep.eta}
     settings = stage.section("sampling", Sampling).model_copy(update=changes)
-    how = stage.precision, None, processes, sweep.seeds
-    return draw_samples(rung, setting.sampler, settings, setting.steps, sweep.count, seed, *how)
+    drawn = setting.sampler, settings, setting.steps, sweep.count, seed, sweep.seeds, stage.precision
+    return draw_samples(Drawing(rung, *drawn), processes=processes)
 
 
 def draw_tables(stage: Stage, processes: Processes) -> tuple[dict[str, Tensor], dict[str, Any]]:

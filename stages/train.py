@@ -8,11 +8,12 @@ from diffusion_ladder.artifacts import read_metadata, read_tensors, write_tensor
 from diffusion_ladder.data.normalise import Normalisation, mean_square
 from diffusion_ladder.device import configure
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
+from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.network import network_settings
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.params.training import Previews, Training
 from diffusion_ladder.processes import Processes, processes_of
-from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule, parameter_count, save_rung
+from diffusion_ladder.rungs import Rung, build_network, build_scheduler, parameter_count, save_rung
 from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.preview import draw_preview
 from diffusion_ladder.training.ema import ema_decay, half_life
@@ -66,7 +67,7 @@ def train_rung(stage: Stage, processes: Processes) -> None:
     rung = new_rung(stage, tuple(tensors["train"].shape[1:]), metadata)
     scheduler = build_scheduler(stage.parameter(f"{key}.schedulers.training", str), rung.schedule)
     print(f"{stage.label}: {parameter_count(rung.network):,} parameters, {len(tensors['train']):,} training examples")
-    notice = terminal_snr_notice(noise_schedule(rung.schedule).terminal_snr)
+    notice = terminal_snr_notice(forward_process(rung.schedule).terminal_snr)
     if notice is not None:
         print(f"{stage.label}: {notice}")
     data, labels = (tensors[name].to(stage.device) for name in ("train", "train_labels"))

@@ -13,8 +13,9 @@ from test_evaluation_images import bars
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.evaluation.classifier import new_classifier
 from diffusion_ladder.evaluation.cost import cheapest_good, evaluate_images_cost, evaluate_points_cost, knee
+from diffusion_ladder.params.samplers import SAMPLERS
 from diffusion_ladder.randomness import generator
-from diffusion_ladder.sampling.sweep import Setting, settings_by_table, steps_within
+from diffusion_ladder.sampling.sweep import Setting, settings_by_table
 
 
 def generator_of(*purpose):
@@ -137,7 +138,7 @@ def test_guidance_is_told_by_scale_with_the_share_of_requested_classes(swept_ima
 
 
 def test_every_method_is_drawn_within_every_cost_and_the_rungs_own_at_every_scale():
-    assert [steps_within("heun", evaluations) for evaluations in (1, 9, 10, 50)] == [1, 5, 5, 25]
+    assert [SAMPLERS["heun"].steps_within(evaluations) for evaluations in (1, 9, 10, 50)] == [1, 5, 5, 25]
     guidance = SimpleNamespace(scales=[1.0, 3.0], steps=7)
     sweep = SimpleNamespace(samplers=["ddim", "heun"], evaluations=[9, 20], guidance=guidance)
     for library in ("", "diffusers_"):  # all samplers come from where the rung's own does

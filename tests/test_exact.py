@@ -22,7 +22,7 @@ from diffusion_ladder.evaluation.points import wasserstein_2
 from diffusion_ladder.params.network import MLPNetwork
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.rungs import Rung
-from diffusion_ladder.sampling.loop import draw_samples
+from diffusion_ladder.sampling.loop import Drawing, draw_samples
 from diffusion_ladder.schedulers import ddim, ddpm
 
 MEAN, STD = 0.6, 0.4  # of the Gaussian data
@@ -257,7 +257,7 @@ def test_with_its_ideal_denoiser_every_sampler_brings_a_data_set_back(known, sam
     train, test, rung = known
     changes = {"spacing": "leading", "trajectory_count": 2, "batch_size": 1000}
     settings = load_parameters().rungs["circles"].sampling.model_copy(update=changes)
-    drawn = draw_samples(rung, sampler, settings, steps, 400, seed=0)
+    drawn = draw_samples(Drawing(rung, sampler, settings, steps, 400, seed=0))
     assert drawn.timesteps[-1] == last
     noise = math.sqrt(1 - rung.network.alpha_bar[last].item())  # in standard deviations of the data
     nearest, nearest_of_others = (

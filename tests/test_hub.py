@@ -17,7 +17,8 @@ from conftest import serving
 from pydantic import ValidationError
 
 from diffusion_ladder.artifacts import read_json, sha256_of_file
-from diffusion_ladder.data import hub, portraits
+from diffusion_ladder.data.portraits import dataset as portraits
+from diffusion_ladder.data.portraits.dataset import hub
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import HubSource
 from diffusion_ladder.params.whole import load_parameters
@@ -181,6 +182,13 @@ def test_only_the_chosen_columns_of_the_verified_file_are_kept(server, parquet):
     assert len(server.asked) == 2  # the copy was verified, and nobody asked again
 
 
+@pytest.mark.parametrize("name", ["[work] x", "what?", "a*b", "~", "100% [1-3]", "{a,b}"])
+def test_the_project_s_folder_may_be_called_like_a_pattern(server, parquet, tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    assert fetch(parquet)["rows"] == 12
+
+
 def test_a_damaged_copy_is_noticed_and_downloaded_again(server, parquet, capfd):
     fetch(parquet)
     copy = Path("data/downloads") / f"{hashlib.sha256(parquet).hexdigest()}.parquet"
@@ -260,9 +268,9 @@ def test_each_refusal_is_explained_in_one_line(server, parquet, answer):
     ("changes", "message"),
     [
         ({"repository": "someone/else"}, "there is no such data set, or it is private: check"),
-        ({"revision": "d" * 40}, "there is no such revision: check datasets.faces.sources.hub.revision"),
-        ({"file": "data/other.parquet"}, "there is no such file: check datasets.faces.sources.hub.file"),
-        ({"size": 5}, "the hub has a file of .* bytes, but datasets.faces.sources.hub.size is 5"),
+        ({"revision": "d" * 40}, "there is no such revision: check sources.hub.revision"),
+        ({"file": "data/other.parquet"}, "there is no such file: check sources.hub.file"),
+        ({"size": 5}, "the hub has a file of .* bytes, but sources.hub.size is 5"),
         ({"sha256": "0" * 64}, "the download has SHA-256 .*, but .*sha256 is 000.*it was deleted: run again"),
         ({"columns": ["image", "sex"]}, "hub.columns: .* has no column sex, but adult, also_known_as"),
     ],
@@ -317,7 +325,7 @@ def in_a_process(server, parquet, before="", **environment):
     """The stage's own code in a process of its own, with the endpoint, home and token of its environment."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from diffusion_ladder.data import portraits\n"
+        "from diffusion_ladder.data.portraits import dataset as portraits\n"
         "from diffusion_ladder.errors import UserError\n"
         "from diffusion_ladder.artifacts import write_json\n"
         "from diffusion_ladder.params import HubSource\n"

@@ -8,12 +8,13 @@ import pytest
 from conftest import PROJECT
 
 FLOORS = {
-    1: "errors randomness artifacts hashes params graph overlays quality torchvision_import"
-    " diffusion networks data evaluation figures",
-    2: "schedulers device runtime report",
-    3: "rungs processes",
-    4: "training sampling",
-    5: "presets verify stages",
+    0: "errors randomness artifacts hashes diffusion torchvision_import",
+    1: "params overlays",
+    2: "graph schedulers networks data forward_process",
+    3: "device runtime evaluation quality processes rungs",
+    4: "figures report",
+    5: "training sampling",
+    6: "presets verify stages",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 FILES = [

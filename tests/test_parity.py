@@ -3,17 +3,19 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from diffusion_ladder.diffusion.targets import PREDICTION_TYPES
+from diffusion_ladder.params.samplers import VARIANTS
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report import schedulers as tables
 from diffusion_ladder.schedulers import ddim, parity
-from diffusion_ladder.schedulers.parity import DTYPES, SAMPLERS, SPACINGS, Float64Sample, Loop
+from diffusion_ladder.schedulers.parity import DTYPES, SPACINGS, Float64Sample, Loop
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # from diffusers' use of numpy
 
@@ -23,7 +25,9 @@ LIMITS = {"float32": 1e-5, "float64": 1e-10}
 
 def agree(loop, **changes):
     """Whether the states of a loop agree; NaN in diffusers' own is known at zero terminal SNR with eta = 1 alone."""
-    difference = parity.largest_difference(loop, SETTINGS.model_copy(update=changes), seed=0)
+    difference, noise_left = parity.compare(loop, SETTINGS.model_copy(update=changes), seed=0)
+    if noise_left:  # known where the last timestep visited isn't the first
+        assert (VARIANTS[loop.sampler].sampler.stochastic, loop.spacing) == (True, "trailing")
     if difference is None:
         assert (loop.sampler, loop.rescaled) == ("ddim_eta_1", True)
         return True
@@ -31,22 +35,23 @@ def agree(loop, **changes):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", VARIANTS)
 def test_loops_of_ten_steps_agree_for_every_schedule_prediction_type_and_spacing(sampler, dtype):
     short = SETTINGS.model_copy(update={"steps": [10], "long_steps": 25})
     chosen = [loop for loop in parity.loops(short) if (loop.sampler, loop.dtype) == (sampler, dtype)]
     kinds = {(loop.schedule, loop.rescaled, loop.prediction_type, loop.spacing) for loop in chosen}
-    rescaled = len(SAMPLERS[sampler].schedules) * 2 * len(SPACINGS) if SAMPLERS[sampler].rescales else 0
-    assert len(kinds) == len(SAMPLERS[sampler].schedules) * len(PREDICTION_TYPES) * len(SPACINGS) + rescaled
+    schedules = len(VARIANTS[sampler].twin.schedules)
+    rescaled = schedules * 2 * len(SPACINGS) if VARIANTS[sampler].sampler.rescales else 0
+    assert len(kinds) == schedules * len(PREDICTION_TYPES) * len(SPACINGS) + rescaled
     assert [loop for loop in chosen if not agree(loop)] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", VARIANTS)
 def test_loops_of_a_thousand_steps_agree(sampler, dtype):
-    for schedule in SAMPLERS[sampler].schedules:
-        for rescaled in {False, SAMPLERS[sampler].rescales}:
+    for schedule in VARIANTS[sampler].twin.schedules:
+        for rescaled in {False, VARIANTS[sampler].sampler.rescales}:
             prediction_type = "v_prediction" if rescaled else "epsilon"
             loop = Loop(sampler, schedule, rescaled, dtype, prediction_type, "trailing", 1000)
             assert agree(loop), loop
@@ -55,19 +60,21 @@ def test_loops_of_a_thousand_steps_agree(sampler, dtype):
 @st.composite
 def any_loop(draw):
     """A loop, and the settings that make its schedule: T, the betas, the data."""
-    name = draw(st.sampled_from(sorted(SAMPLERS)))
-    sampler = SAMPLERS[name]
-    rescaled = sampler.rescales and draw(st.booleans())
+    name = draw(st.sampled_from(sorted(VARIANTS)))
+    variant = VARIANTS[name]
+    rescaled = variant.sampler.rescales and draw(st.booleans())
     T = draw(st.integers(4, 1500))
     spacing = draw(st.sampled_from(SPACINGS))
+    steps = draw(st.integers(2, min(60, T - 1)))
+    assume(len(np.arange(T, 0, -T / steps)) == steps)  # where it overruns by one, diffusers visits the timestep -1
     loop = Loop(
         sampler=name,
-        schedule=draw(st.sampled_from(sampler.schedules)),
+        schedule=draw(st.sampled_from(variant.twin.schedules)),
         rescaled=rescaled,
         dtype=draw(st.sampled_from(sorted(DTYPES))),
         prediction_type=draw(st.sampled_from(PREDICTION_TYPES[1:] if rescaled else PREDICTION_TYPES)),
         spacing=spacing,
-        steps=draw(st.integers(2, min(60, T - 1))),
+        steps=steps,
     )
     beta_start = draw(st.floats(1e-5, 1e-3))
     changes = {
@@ -95,10 +102,29 @@ def test_a_slightly_wrong_step_is_found(monkeypatch):
         assert agree(Loop("ddim_eta_0", "linear", False, dtype, "epsilon", "trailing", 50))
 
 
+@pytest.mark.parametrize(
+    ("sampler", "steps", "dtype", "expected"),
+    [
+        ("ddpm", 10, "float64", True),  # noise of the smallest variance, 1e-20, at t = 99
+        ("ddpm", 1000, "float64", False),
+        ("ddim_eta_0", 10, "float32", False),
+        ("ddim_eta_0", 15, "float32", True),  # 1000 // 15 steps down from t = 66 is t = 0
+        ("ddim_eta_1", 15, "float64", True),
+        ("heun", 15, "float64", False),
+        ("dpm_solver", 15, "float64", False),
+    ],
+)
+def test_where_diffusers_leaves_noise_in_finished_samples_it_is_told(sampler, steps, dtype, expected):
+    loop = Loop(sampler, "linear", False, dtype, "epsilon", "trailing", steps)
+    difference, noise_left = parity.compare(loop, SETTINGS, seed=0)
+    assert difference <= LIMITS[dtype]
+    assert noise_left == expected
+
+
 def test_a_state_of_ours_that_is_not_finite_is_an_infinite_difference(monkeypatch):
     monkeypatch.setattr(ddim, "step_variance", lambda *alpha_bars: torch.tensor(math.nan))
     loop = Loop("ddim_eta_1", "linear", False, "float64", "epsilon", "trailing", 5)
-    assert parity.largest_difference(loop, SETTINGS, seed=0) == math.inf
+    assert parity.compare(loop, SETTINGS, seed=0).difference == math.inf
 
 
 def test_diffusers_dpm_solver_rounds_float64_samples_unless_they_decline():

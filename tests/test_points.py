@@ -6,8 +6,8 @@ import sklearn.datasets
 import torch
 
 from diffusion_ladder.artifacts import read_tensors, write_json
-from diffusion_ladder.data import points
 from diffusion_ladder.data.normalise import normalise
+from diffusion_ladder.data.points import dataset as points
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import CirclesSource, PointsPreprocess, PointsSource
 from diffusion_ladder.randomness import seed_of

@@ -18,8 +18,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from diffusion_ladder.data import drawn_portraits, local_portraits, parallel, portraits
-from diffusion_ladder.data.portrait_table import filter_portraits, filtered_batches, looked_at
+from diffusion_ladder.data.portraits import dataset as portraits
+from diffusion_ladder.data.portraits.dataset import drawn_portraits, local_portraits, parallel
+from diffusion_ladder.data.portraits.portrait_table import filter_portraits, filtered_batches, looked_at
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import DicebearSource, ImagefolderSource, LabelFilter, ParquetSource
 from diffusion_ladder.params.whole import load_parameters
@@ -96,7 +97,7 @@ def test_the_card_states_the_style_s_own_licence(drawn, tmp_path):
 
 def test_two_fresh_processes_write_the_same_bytes(drawn, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from diffusion_ladder.data import portraits;"
+        "import sys; from pathlib import Path; from diffusion_ladder.data.portraits import dataset as portraits;"
         "from diffusion_ladder.params import load_parameters;"
         f"settings = load_parameters({str(ROOT / 'params.yaml')!r}).datasets['faces'].sources.dicebear;"
         "portraits.fetch('dicebear', settings.model_copy(update={'count': 12}), 0, Path(sys.argv[1]))"
@@ -209,7 +210,7 @@ def test_other_tables_are_refused(tmp_path, columns, message):
 
 @pytest.mark.parametrize(("path", "message"), [(None, "name a parquet file"), ("nowhere.parquet", "there is no file")])
 def test_a_missing_local_file_is_named(tmp_path, path, message):
-    with pytest.raises(UserError, match=f"datasets.faces.sources.parquet.path: {message}") as error:
+    with pytest.raises(UserError, match=f"sources.parquet.path: {message}") as error:
         portraits.fetch("parquet", ParquetSource(path=path, sha256=None), 0, tmp_path)
     one_line(error)
 
@@ -251,7 +252,7 @@ BROKEN = {  # name: bytes, and the reason for which the row is dropped
     "damaged PNG": (picture(size=(64, 64)).replace(b"IDAT", b"IDAX"), "damaged image"),
     "header only": (picture()[:20], "damaged image"),
     "another format": (picture(kind="BMP"), NOT_AN_IMAGE),
-    "bomb": (bomb(), "far too many pixels"),
+    "bomb": (bomb(), "more than 1000000 pixels"),
     "too many pixels": (picture(size=(1_001, 1_000)), "more than 1000000 pixels"),
 }
 
@@ -375,7 +376,7 @@ def test_too_many_unusable_images_stop_with_the_counts(tmp_path):
     with pytest.raises(UserError) as error:
         filtered(tmp_path / "again", rows, max_unusable_share=0.49)
     assert one_line(error) == (
-        "3 of 6 labelled rows have an image that can't be used, a larger share than datasets.faces.max_unusable_share"
+        "3 of 6 labelled rows have an image that can't be used, a larger share than preprocess.max_unusable_share"
         f" = 0.49: empty image (2 rows), {NOT_AN_IMAGE} (1 rows); the first is row 3 of raw.parquet"
     )
     assert not list((tmp_path / "again/filtered").iterdir())
@@ -442,6 +443,83 @@ def test_local_files_are_named_one_by_one_by_pattern_or_by_folder(tmp_path, monk
     assert "".join(shard.stem for shard in local_portraits.find_shards(path)) == expected
 
 
+def test_a_pattern_says_how_many_files_and_rows_it_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, codes in (("d/b", [1]), ("d/1/a", [2, 2]), ("d/1/2/c", [1, 2, 1])):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write_portraits(f"{name}.parquet", [(picture(), code) for code in codes])
+    card = portraits.fetch("parquet", ParquetSource(path="d/**/*.parquet"), 0, tmp_path / "raw")
+    assert card["rows"] == 6
+    found = "d/1/2/c.parquet (3), d/1/a.parquet (2), d/b.parquet (1)"
+    assert f"3 files, 6 rows: {found}\n" in capsys.readouterr().out
+    assert local_portraits.list_shards([Path(str(i)) for i in range(99)], range(99)).endswith("6 (6), ..., 98 (98)")
+
+
+@pytest.mark.parametrize("paths", [["d", "d/b.parquet"], ["d/*", "d/*"], ["d/b.parquet", "link.parquet"]])
+def test_a_file_that_is_named_twice_is_refused(tmp_path, monkeypatch, paths):
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
+    Path("d/b.parquet").touch()
+    Path("link.parquet").symlink_to("d/b.parquet")
+    with pytest.raises(UserError, match=r"names \S+ once more: name each file once"):
+        local_portraits.find_shards(paths)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("d", r"no file \*.parquet in the folder d; those in folders below it: d/\*\*/\*.parquet"),
+        ("d/[xy].parquet", r"there is no file d/\[xy\].parquet, by that name or as a pattern"),
+        ("d/*", r"there is no file d/\*, by that name or as a pattern"),
+        ("~/f.parquet", "there is no file /nowhere/f.parquet"),
+        ("x\0y", r"there is no file x\\x00y"),
+    ],
+)
+def test_a_path_without_files_is_explained(tmp_path, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/nowhere")
+    (tmp_path / "d/deeper").mkdir(parents=True)
+    with pytest.raises(UserError, match=message) as error:
+        local_portraits.find_shards(path)
+    one_line(error)
+
+
+def test_local_files_may_have_any_name(tmp_path, monkeypatch, capsys):
+    """Names that are no UTF-8, that look like addresses, or that hold what a terminal would obey."""
+    monkeypatch.chdir(tmp_path)
+    names = [b"\xe9.parquet", b"a::b.parquet", b"file:c.parquet", b"line\nbreak.parquet", "ü.parquet".encode()]
+    Path("mine").mkdir()
+    for name in names:
+        write_portraits("plain.parquet", [(picture(), 1)])
+        Path("plain.parquet").rename(Path("mine") / os.fsdecode(name))
+    for path in ("mine", *(f"mine/{os.fsdecode(name)}" for name in names)):
+        card = portraits.fetch(
+            "parquet", ParquetSource(path="mine").model_copy(update={"path": path}), 0, tmp_path / "raw"
+        )
+        assert card["rows"] == (5 if path == "mine" else 1)
+        json.dumps(card, ensure_ascii=False).encode("utf-8")
+        out = capsys.readouterr().out
+        assert out.encode("utf-8").count(b"\n") == 2
+    os.truncate(b"mine/\xe9.parquet", 20)
+    with pytest.raises(UserError, match=r"^mine/\\xe9.parquet: can't be read as parquet"):
+        portraits.fetch("parquet", ParquetSource(path="mine/*"), 0, tmp_path / "raw")
+
+
+def test_a_file_that_only_the_working_folder_has_is_named_as_such_in_dvc_s_copy(tmp_path, monkeypatch):
+    copy = tmp_path / ".dvc/tmp/exps/standard/tmp1"
+    copy.mkdir(parents=True)
+    (tmp_path / "mine/cat").mkdir(parents=True)
+    write_portraits(tmp_path / "mine/a.parquet", [(picture(), 1)])
+    monkeypatch.chdir(copy)
+    for path in ("mine/a.parquet", "mine/*.parquet"):
+        with pytest.raises(UserError, match=f"DVC's temporary copy .* only {tmp_path} has it: name it by its absolute"):
+            local_portraits.find_shards(path)
+    with pytest.raises(UserError, match=f"there is no folder mine; .* only {tmp_path} has it"):
+        local_portraits.check_folder("mine")
+    with pytest.raises(UserError, match=r"there is no file other.parquet$"):
+        local_portraits.find_shards("other.parquet")
+
+
 def test_the_content_of_local_files_can_be_pinned(drawn, tmp_path, capsys):
     pin = hashlib.sha256(drawn[0].read_bytes()).hexdigest()
     portraits.fetch("parquet", ParquetSource(path=str(drawn[0]), sha256=None), 0, tmp_path)
@@ -483,6 +561,27 @@ def test_a_folder_of_images_for_each_class_becomes_a_table(animals, tmp_path):
     assert (counts.kept, counts.dropped) == ({0: 1, 1: 1, 2: 1}, {"folder missing": 1, NOT_AN_IMAGE: 1})
 
 
+def test_names_in_a_folder_of_images_may_be_no_utf_8(animals, tmp_path):
+    for name in (b"cat/\xe9.png", b"\xe9t\xe9/1.png", b"cat/\xff\xfe/x.png"):
+        path = animals / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(picture())
+    renamed = animals.rename(animals.with_name(os.fsdecode(b"anim\xe4ls")))
+    link = tmp_path / "link"
+    link.symlink_to(renamed)
+    card = portraits.fetch("imagefolder", ImagefolderSource(path=str(link)), 0, tmp_path / "raw")
+    assert (card["rows"], card["title"]) == (8, r"anim\xe4ls")
+    rows = pyarrow.parquet.read_table(tmp_path / "raw/portraits.parquet").to_pylist()
+    packed = {row["image"]["path"]: row["folder"] for row in rows}
+    assert (
+        packed.items()
+        >= {r"cat/\xe9.png": "cat", r"\xe9t\xe9/1.png": r"\xe9t\xe9", r"cat/\xff\xfe/x.png": "cat"}.items()
+    )
+    (renamed / os.fsdecode(b"cat/\xe9")).symlink_to("1.png")
+    with pytest.raises(UserError, match=r"link/cat/\\xe9 is a symbolic link"):
+        portraits.fetch("imagefolder", ImagefolderSource(path=str(link)), 0, tmp_path / "raw")
+
+
 @pytest.mark.parametrize("target", ["/etc/passwd", "../cat/1.png", "/etc"])
 def test_a_symbolic_link_in_a_folder_of_images_is_refused(animals, tmp_path, target):
     (animals / "dog/link.png").symlink_to(target)
@@ -494,7 +593,7 @@ def test_a_symbolic_link_in_a_folder_of_images_is_refused(animals, tmp_path, tar
 
 @pytest.mark.parametrize(("path", "message"), [(None, "name a folder"), ("nowhere", "there is no folder nowhere")])
 def test_a_missing_folder_of_images_is_named(tmp_path, path, message):
-    with pytest.raises(UserError, match=f"datasets.faces.sources.imagefolder.path: {message}"):
+    with pytest.raises(UserError, match=f"sources.imagefolder.path: {message}"):
         portraits.fetch("imagefolder", ImagefolderSource(path=path, sha256=None), 0, tmp_path)
 
 

@@ -16,8 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, sha256_of_file, write_tensors
-from diffusion_ladder.data import parallel, portraits, split
-from diffusion_ladder.data.decoding import UndecodableImageError, decode_image, square_box, to_pixels, to_square
+from diffusion_ladder.data import split
+from diffusion_ladder.data.portraits import dataset as portraits
+from diffusion_ladder.data.portraits.dataset import parallel
+from diffusion_ladder.data.portraits.decoding import (
+    UndecodableImageError,
+    decode_image,
+    square_box,
+    to_pixels,
+    to_square,
+)
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import PortraitsPreprocess
 from diffusion_ladder.params.section import look_up

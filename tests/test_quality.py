@@ -37,6 +37,25 @@ def test_a_check_brings_the_bounds_along():
     assert str(found) == "distance = 3.5 ± 0.25 (at most 3): fell short by 0.5"
 
 
+@pytest.mark.parametrize(
+    ("name", "threshold", "limit", "shortfall", "words"),
+    [
+        ("distance", {"at_most_floor": 4}, 4.0, 0.0, "at most 4 times the floor, 4; reached 3.5 times"),
+        ("distance", {"at_most_floor": 3}, 3.0, 0.5, "at most 3 times the floor, 3; reached 3.5 times"),
+        ("distance", {"at_most_of_range": 0.25}, 3.0, 0.5, "at most 0.25 of the way from floor to ceiling, 3"),
+        ("share", {"at_most_of_range": 0.25}, 0.75, 0.25, "at most 0.25 of the way from floor to ceiling, 0.75"),
+        ("ratio", {"within_factor": 2}, 0.5, 0.25, "within a factor of 2 of 1, 0.5"),
+        ("distance", {"within_factor": 2}, 2.0, 1.5, "within a factor of 2 of 1, 2"),
+        ("accuracy", {"at_most_floor": 3}, None, None, "at most 3 times the floor"),
+    ],
+)
+def test_a_limit_follows_the_bounds_of_the_same_run(name, threshold, limit, shortfall, words):
+    metrics = METRICS | {"share": 0.5, "share_floor": 1.0, "share_ceiling": 0.0, "ratio": 0.25}
+    (found,) = checks(metrics, {name: Threshold(**threshold)})
+    assert (found.threshold, found.shortfall, found.bound) == (limit, shortfall, words)
+    assert found.passed == (shortfall == 0.0)
+
+
 def test_a_rung_with_a_needlessly_costly_sampler_is_told_the_cheaper_one():
     sweep = {"default_is_cheapest_good": 0, "cheapest_good_sampler": "heun", "cheapest_good_nfe": 19}
     threshold = {"default_is_cheapest_good": Threshold(at_least=1)}
@@ -52,7 +71,7 @@ def test_a_threshold_is_one_limit(tmp_path, limits):
     values = load_yaml("params.yaml")
     values["rungs"]["faces"]["quality"] = {"label_accuracy": yaml.safe_load(limits)}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(ParameterError, match=r"rungs\.faces\.quality\.label_accuracy: give at_most or at_least"):
+    with pytest.raises(ParameterError, match=r"rungs\.faces\.quality\.label_accuracy: give one of at_most, at_least"):
         load_parameters(tmp_path / "params.yaml")
 
 
@@ -60,7 +79,9 @@ def test_the_gate_names_the_rung_that_falls_short_and_by_how_much(tmp_path):
     shutil.copy(PROJECT / "params.yaml", tmp_path)
     rungs = load_parameters(PROJECT / "params.yaml").rungs
     thresholds = {name: rung.quality for name, rung in rungs.items()}
-    metrics = {model: {name: limit.limit for name, limit in rung.items()} for model, rung in thresholds.items()}
+    metrics = {model: {name: limit.number for name, limit in rung.items()} for model, rung in thresholds.items()}
+    for model, rung in thresholds.items():
+        metrics[model] |= {f"{name}_floor": 1.0 for name, limit in rung.items() if limit.kind == "at_most_floor"}
     (tmp_path / "reports/metrics").mkdir(parents=True)
 
     def gate():

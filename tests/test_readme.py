@@ -1,4 +1,4 @@
-"""What the README shows works as it stands."""
+"""What the README and the pages under docs/ show works as it stands."""
 
 import os
 import re
@@ -9,15 +9,28 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
+import yaml
 from conftest import PROJECT, run
+
+from diffusion_ladder.params.section import load_yaml, look_up
+from diffusion_ladder.params.whole import validate
+
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+def texts() -> str:
+    return "\n".join(page.read_text() for page in PAGES)
+
+
+def test_the_readme_is_short():
+    assert len((PROJECT / "README.md").read_text().splitlines()) <= 130
 
 
 @pytest.mark.slow
-def test_the_python_example_runs():
-    examples = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.S)
+def test_the_python_examples_run():
+    examples = re.findall(r"```python\n(.*?)```", texts(), re.S)
     assert examples
     for example in examples:
         ran = run([sys.executable, "-W", "ignore", "-c", example], PROJECT)
@@ -25,7 +38,7 @@ def test_the_python_example_runs():
 
 
 def test_every_make_target_that_it_names_exists_and_is_listed_by_help():
-    named = set(re.findall(r"`make ([a-z-]+)`", Path("README.md").read_text()))
+    named = set(re.findall(r"`make ([a-z-]+)`", texts()))
     helped = run(["make", "--no-print-directory", "help"], PROJECT).stdout
     listed = {line.split()[0] for line in helped.splitlines()}
     assert named
@@ -60,6 +73,21 @@ def test_make_prints_the_path_of_the_page_at_the_end():
     assert planned[-1] == f'echo "The report: {PROJECT / "reports/index.html"}"'
 
 
-def test_every_file_that_it_names_exists():
-    for path in re.findall(r"\]\(([^)#:]+)\)", Path("README.md").read_text()):
-        assert Path(path).exists(), path
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_it_names_exists(page):
+    for path in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / path).exists(), path
+
+
+def test_every_key_that_a_command_sets_is_one_of_the_parameters():
+    """Each -S key stands in params.yaml, or is turned on with a plus sign; the parameters are then valid."""
+    commands = [line for line in texts().replace("\\\n", " ").splitlines() if "dvc exp run" in line]
+    assert any("-S +" in command for command in commands)
+    for command in commands:
+        values = load_yaml("params.yaml")
+        for key, value in re.findall(r"-S '?([+\w.]+)=([^\s']+)", command):
+            path = key.removeprefix("+").split(".")
+            section = look_up(values, ".".join(path[:-1]))
+            assert (path[-1] not in section) == key.startswith("+"), key
+            section[path[-1]] = yaml.safe_load(value.split(",")[0])
+        validate(values)

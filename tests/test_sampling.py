@@ -17,7 +17,7 @@ from diffusion_ladder.params.network import MLPNetwork
 from diffusion_ladder.params.sampling import Sampling, Thresholding
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule
 from diffusion_ladder.sampling.guidance import guided
-from diffusion_ladder.sampling.loop import draw_samples, frame_indices
+from diffusion_ladder.sampling.loop import Drawing, draw_samples, frame_indices
 from diffusion_ladder.training.loop import Task, draw_batch, train
 
 SCHEDULE = TRAINING_SCHEDULE.model_copy(update={"beta_end": 0.02})
@@ -81,7 +81,7 @@ def rung(**changes):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samples_of_a_gaussian_have_its_mean_and_deviation(sampler):
     settings = SAMPLING.model_copy(update={"batch_size": 1000})
-    drawn = draw_samples(rung(), sampler, settings, 250, 1000, seed=0).samples
+    drawn = draw_samples(Drawing(rung(), sampler, settings, 250, 1000, seed=0)).samples
     assert drawn.mean(0).tolist() == pytest.approx([1.5, 1.5], abs=0.04)
     assert drawn.std(0).tolist() == pytest.approx([0.3, 0.3], abs=0.04)
 
@@ -89,7 +89,7 @@ def test_samples_of_a_gaussian_have_its_mean_and_deviation(sampler):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_batch_size_changes_no_sample(sampler):
     whole, parts = (
-        draw_samples(rung(), sampler, SAMPLING.model_copy(update={"batch_size": size}), 20, 8, seed=0)
+        draw_samples(Drawing(rung(), sampler, SAMPLING.model_copy(update={"batch_size": size}), 20, 8, seed=0))
         for size in (8, 3)
     )
     torch.testing.assert_close(whole.samples, parts.samples, rtol=0, atol=1e-5)
@@ -98,15 +98,15 @@ def test_the_batch_size_changes_no_sample(sampler):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_fewer_samples_are_the_first_of_more(sampler):
-    more, fewer = (draw_samples(rung(), sampler, SAMPLING, 20, count, seed=0).samples for count in (8, 4))
+    more, fewer = (draw_samples(Drawing(rung(), sampler, SAMPLING, 20, count, seed=0)).samples for count in (8, 4))
     torch.testing.assert_close(more[:4], fewer, rtol=0, atol=1e-5)
 
 
 def test_each_sampling_seed_repeats_everything_with_other_noise():
     conditional = rung(network=GaussianDenoiser(), num_classes=2)
     settings = SAMPLING.model_copy(update={"batch_size": 3})  # batches that reach from one seed into the next
-    alone = draw_samples(conditional, "ddpm", SAMPLING, 20, 8, seed=0)
-    three = draw_samples(conditional, "ddpm", settings, 20, 8, seed=0, seeds=3)
+    alone = draw_samples(Drawing(conditional, "ddpm", SAMPLING, 20, 8, seed=0))
+    three = draw_samples(Drawing(conditional, "ddpm", settings, 20, 8, seed=0, seeds=3))
     assert three.sampling_seed.tolist() == [0] * 8 + [1] * 8 + [2] * 8
     assert three.labels.tolist() == alone.labels.tolist() * 3
     torch.testing.assert_close(three.samples[:8], alone.samples, rtol=0, atol=1e-5)
@@ -116,7 +116,7 @@ def test_each_sampling_seed_repeats_everything_with_other_noise():
 
 def test_every_class_gets_the_same_noise():
     conditional = rung(network=GaussianDenoiser(), num_classes=2)
-    drawn = draw_samples(conditional, "ddpm", SAMPLING, 50, 8, seed=0)
+    drawn = draw_samples(Drawing(conditional, "ddpm", SAMPLING, 50, 8, seed=0))
     assert drawn.labels.tolist() == [0] * 4 + [1] * 4
     torch.testing.assert_close(drawn.states[0, :2], drawn.states[0, 2:])  # pure noise, two kept samples a class
     shift = drawn.samples[4:] - drawn.samples[:4]
@@ -125,7 +125,7 @@ def test_every_class_gets_the_same_noise():
 
 def test_rungs_of_the_same_data_start_from_the_same_noise_and_those_of_other_data_do_not():
     first, twin, other = (
-        draw_samples(rung(model=model, dataset=dataset), "ddpm", SAMPLING, 3, 2, seed=0).states[0]
+        draw_samples(Drawing(rung(model=model, dataset=dataset), "ddpm", SAMPLING, 3, 2, seed=0)).states[0]
         for model, dataset in (("one", "digits"), ("another", "digits"), ("one", "points"))
     )
     assert torch.equal(first, twin)
@@ -133,7 +133,7 @@ def test_rungs_of_the_same_data_start_from_the_same_noise_and_those_of_other_dat
 
 
 def test_both_samplers_start_from_the_same_noise():
-    ddpm, ddim = (draw_samples(rung(), name, SAMPLING, 20, 8, seed=0) for name in ("ddpm", "ddim"))
+    ddpm, ddim = (draw_samples(Drawing(rung(), name, SAMPLING, 20, 8, seed=0)) for name in ("ddpm", "ddim"))
     assert torch.equal(ddpm.states[0], ddim.states[0])
     assert not torch.equal(ddpm.samples, ddim.samples)
 
@@ -148,14 +148,19 @@ POSSIBLE = [pair for pair in product(SAMPLERS[:4], OPTIONS) if pair != ("heun", 
 def test_our_samplers_draw_what_the_librarys_draw(sampler, spacing, options):
     settings = SAMPLING.model_copy(update={"spacing": spacing, **options})
     images = rung(sample_shape=(1, 2, 3))
-    one, other = (draw_samples(images, f"{of}{sampler}", settings, 30, 8, seed=0) for of in ("", "diffusers_"))
-    for name in ("samples", "states", "predicted"):
+    one, other = (draw_samples(Drawing(images, f"{of}{sampler}", settings, 30, 8, seed=0)) for of in ("", "diffusers_"))
+    for name in ("states", "predicted"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=2e-4, atol=2e-4)
+    noisy = sampler == "ddpm" and spacing == "trailing" and "variance_type" in options  # in diffusers' last step
+    finished = other.predicted[-1] if noisy else other.final
+    torch.testing.assert_close(one.final, finished, rtol=2e-4, atol=2e-4)
+    if noisy:
+        assert (other.final - finished).std() > 0.03
     assert torch.equal(one.timesteps, other.timesteps)
 
 
 def test_the_last_timestep_is_visited_and_the_trajectory_ends_in_the_samples():
-    drawn = draw_samples(rung(), "ddim", SAMPLING.model_copy(update={"spacing": "leading"}), "all", 8, seed=0)
+    drawn = draw_samples(Drawing(rung(), "ddim", SAMPLING.model_copy(update={"spacing": "leading"}), "all", 8, seed=0))
     assert drawn.timesteps[0] == 999
     assert drawn.timesteps[-1] == 0
     assert torch.equal(drawn.final, drawn.samples[:4])
@@ -165,7 +170,7 @@ def test_the_last_timestep_is_visited_and_the_trajectory_ends_in_the_samples():
 
 def test_images_come_out_as_bytes_and_never_wrap():
     bright = rung(network=GaussianDenoiser(mean=1.2, deviation=0.01), sample_shape=(1, 4, 4), normalisation=IMAGES)
-    drawn = draw_samples(bright, "ddim", SAMPLING, 50, 8, seed=0)
+    drawn = draw_samples(Drawing(bright, "ddim", SAMPLING, 50, 8, seed=0))
     assert drawn.samples.dtype == torch.uint8
     assert drawn.samples.min() > 250
 
@@ -195,7 +200,13 @@ def test_guidance_extrapolates_from_the_null_prediction():
     given, null = (conditional.network(x, t.expand(4), each) for each in (labels, torch.full((4,), 2)))
     prediction = guided(conditional, labels, guidance(3.0), torch.float32)(x, t)
     torch.testing.assert_close(prediction, 3 * given - 2 * null)
-    torch.testing.assert_close(guided(conditional, labels, guidance(0.0), torch.float32)(x, t), null)
+
+
+def test_guidance_of_scale_nought_is_the_unconditional_model_bit_for_bit():
+    conditional = rung(num_classes=2, null_label=2)
+    x, t, labels = torch.randn(4, 2), torch.tensor(300), torch.tensor([0, 1, 0, 1])
+    null = conditional.network(x, t.expand(4), torch.full((4,), 2))
+    assert torch.equal(guided(conditional, labels, guidance(0.0), torch.float32)(x, t), null)
 
 
 def test_outside_its_interval_guidance_is_the_conditional_model_alone():
@@ -210,7 +221,7 @@ def test_outside_its_interval_guidance_is_the_conditional_model_alone():
 
 
 def test_evaluations_are_counted_as_they_happen():
-    """NFE: Heun's 2N - 1; two for one where guidance acts."""
+    """NFE: Heun's 2N - 1; two for one where guidance mixes two predictions."""
 
     class Counting(GaussianDenoiser):
         calls = 0
@@ -227,15 +238,19 @@ def test_evaluations_are_counted_as_they_happen():
         ("heun", guidance(2.0), 78),
         ("ddim", guidance(2.0, (0.0, 0.5)), 30),
         ("ddim", guidance(2.0, (0.5, 0.5)), 20),
+        ("ddim", guidance(0.0), 20),
+        ("heun", guidance(0.0, (0.0, 0.5)), 39),
     ]:
         Counting.calls = 0
-        drawn = draw_samples(rung(network=Counting(), num_classes=2, null_label=2), sampler, settings, 20, 8, seed=0)
+        drawn = draw_samples(
+            Drawing(rung(network=Counting(), num_classes=2, null_label=2), sampler, settings, 20, 8, seed=0)
+        )
         assert drawn.nfe == Counting.calls == expected, (sampler, settings)
 
 
 def test_sampling_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    draw_samples(replace(rung()), "ddpm", SAMPLING, 10, 8, seed=0)
+    draw_samples(Drawing(replace(rung()), "ddpm", SAMPLING, 10, 8, seed=0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -248,15 +263,34 @@ def test_sampling_leaves_the_global_generator_alone():
 def test_no_sampler_skips_its_last_step(sampler, spacing, steps):
     """Where the data are one single point, whoever takes every step arrives there, without any noise left."""
     one_point = rung(network=GaussianDenoiser(deviation=0.0))
-    drawn = draw_samples(one_point, sampler, SAMPLING.model_copy(update={"spacing": spacing}), steps, 4, seed=0)
+    drawn = draw_samples(
+        Drawing(one_point, sampler, SAMPLING.model_copy(update={"spacing": spacing}), steps, 4, seed=0)
+    )
     torch.testing.assert_close(drawn.samples, torch.full((4, 2), 1.5), atol=1e-3, rtol=0)  # t = 0 has noise of 0.01
+
+
+NOISIEST = {"eta": 1.0, "variance_type": "fixed_large"}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS[:4])
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("steps", [1, 10, 15, 600])
+def test_our_samplers_leave_no_noise_in_finished_samples(sampler, spacing, steps):
+    """Whatever timestep comes last, whether or not the steps divide T, and however much noise the others add."""
+    one_point = rung(network=GaussianDenoiser(deviation=0.0))
+    drawing = Drawing(
+        one_point, sampler, SAMPLING.model_copy(update={"spacing": spacing, **NOISIEST}), steps, 4, seed=0
+    )
+    drawn = draw_samples(drawing)
+    torch.testing.assert_close(drawn.samples, torch.full((4, 2), 1.5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(drawn.final, drawn.predicted[-1], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_trajectories_are_states_of_the_forward_process(sampler):
     """x_t along the way has the mean and deviation of q(x_t), whatever units the sampler itself computes in."""
     settings = SAMPLING.model_copy(update={"trajectory_count": 2000, "batch_size": 2000, "trajectory_frames": 6})
-    drawn = draw_samples(rung(), sampler, settings, 100, 2000, seed=0)
+    drawn = draw_samples(Drawing(rung(), sampler, settings, 100, 2000, seed=0))
     for x_t, t in zip(drawn.states, drawn.timesteps, strict=True):
         alpha_bar = GaussianDenoiser().alpha_bar[t].item()
         deviation = (alpha_bar * 0.3**2 + 1 - alpha_bar) ** 0.5
@@ -278,14 +312,14 @@ def test_training_and_sampling_have_one_range_of_values():
         def forward(self, sample, timestep, class_labels=None):
             return batch.x0
 
-    drawn = draw_samples(replace(images, network=Repeats()), "ddpm", SAMPLING, 10, 8, seed=0).samples
+    drawn = draw_samples(Drawing(replace(images, network=Repeats()), "ddpm", SAMPLING, 10, 8, seed=0)).samples
     assert sorted(map(bytes, drawn.numpy())) == sorted(map(bytes, pixels.numpy()))
 
 
 def test_a_diverged_network_gives_an_error_and_no_black_images():
     images = rung(network=GaussianDenoiser(mean=float("nan")), sample_shape=(1, 4, 4), normalisation=IMAGES)
     with pytest.raises(UserError, match="NaN: the samples diverged"):
-        draw_samples(images, "ddim", SAMPLING, 10, 8, seed=0)
+        draw_samples(Drawing(images, "ddim", SAMPLING, 10, 8, seed=0))
 
 
 def test_drawing_samples_while_training_repeats_no_noise_and_changes_no_weight():
@@ -300,7 +334,7 @@ def test_drawing_samples_while_training_repeats_no_noise_and_changes_no_weight()
         for step in train(task):
             losses[-1].append(step.loss.item())
             if interrupted:
-                draw_samples(trained, "ddpm", SAMPLING, 5, 8, seed=0)
+                draw_samples(Drawing(trained, "ddpm", SAMPLING, 5, 8, seed=0))
         weights.append(torch.cat([parameter.detach().flatten() for parameter in trained.network.parameters()]))
     assert losses[0] == losses[1]
     assert torch.equal(weights[0], weights[1])
@@ -327,6 +361,6 @@ def test_zero_terminal_snr_ends_the_bias_of_starting_from_pure_noise(sampler):
         schedule = SCHEDULE.model_copy(update=changes)
         gaussian = rung(network=GaussianVelocity(noise_schedule(schedule).alpha_bar), schedule=schedule)
         settings = SAMPLING.model_copy(update={"batch_size": 1000})
-        means[rescaled] = draw_samples(gaussian, sampler, settings, 50, 1000, seed=0).samples.mean().item()
+        means[rescaled] = draw_samples(Drawing(gaussian, sampler, settings, 50, 1000, seed=0)).samples.mean().item()
     assert means[True] == pytest.approx(8, abs=0.1)
     assert means[False] < means[True] - 0.02

@@ -2,14 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import laplace
 
 from diffusion_ladder.diffusion.schedules import (
     NoiseSchedule,
     add_noise,
+    laplace_alpha_bar,
     make_beta,
     make_schedule,
     rescale_to_zero_terminal_snr,
@@ -109,8 +112,23 @@ def test_sigmoid_is_symmetric_about_its_middle() -> None:
     assert torch.allclose(beta + beta.flip(0), torch.full((101,), 0.022, dtype=torch.float64), rtol=1e-12)
 
 
+def test_laplace_has_its_log_snrs_at_the_quantiles_of_that_distribution() -> None:
+    """arXiv 2407.03297: log-SNR is distributed over the timesteps as Laplace(0, 1/2), high at the clean end."""
+    u = np.linspace(0.01, 0.99, 99)
+    alpha_bar = np.array([laplace_alpha_bar(each) for each in u])
+    assert np.allclose(np.log(alpha_bar / (1 - alpha_bar)), laplace(scale=0.5).ppf(1 - u), atol=1e-4)
+
+
+def test_diffusers_laplace_takes_the_root_for_alpha_bar() -> None:
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    theirs = DDPMScheduler(beta_schedule="laplace").alphas_cumprod.double()
+    ours = schedule_from_betas(make_beta("laplace", 1000, 1e-4, 0.02)).alpha_bar
+    assert torch.allclose(ours, theirs**2, atol=1e-5)
+
+
 @pytest.mark.parametrize("rescaled", [False, True])
-@pytest.mark.parametrize("name", [*NAMES, "laplace"])
+@pytest.mark.parametrize("name", NAMES)
 def test_betas_are_those_of_diffusers(name: str, rescaled: bool) -> None:
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import yaml
 
+from diffusion_ladder.params.quality import Threshold
+from diffusion_ladder.quality import checks, measured_numbers
+
 NUMBER = re.compile(r"−?\d[\d,]*(?:\.\d+)?(?: × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -64,15 +67,13 @@ def sources_of(root: Path, parameters: dict) -> tuple[set[float], str]:
 
 
 def shortfalls_in(root: Path, parameters: dict) -> set[float]:
-    """How far every metric is from its threshold."""
-    found = set()
+    """What each threshold comes to, how far the metric is from it, and how many times the floor it is."""
+    found: set[float | None] = set()
     for model, limits in parameters["quality"].items():
-        file = root / f"reports/metrics/{model}.json"
-        values = json.loads(file.read_text()) if file.is_file() else {}
-        found |= {
-            abs(values[name] - bound) for name, limit in limits.items() for bound in limit.values() if name in values
-        }
-    return found
+        thresholds = {name: Threshold(**limit) for name, limit in limits.items()}
+        for each in checks(measured_numbers(root, model), thresholds):
+            found |= {each.threshold, each.shortfall, each.multiple}
+    return {number for number in found if number is not None}
 
 
 def parsed(text: str) -> tuple[float, float]:

@@ -1,1 +1,5 @@
-"""Diffusion Ladder: a reproducible pipeline from 2D points to conditional faces."""
+"""Diffusion models from points of the plane to conditional faces, one rung at a time."""
+
+from diffusion_ladder.surroundings import start_clean
+
+start_clean()

@@ -1,18 +1,57 @@
 """Nested mappings of parameters: laid over each other, and flattened to dotted keys."""
 
+import functools
+import re
 from typing import Any
 
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.params.section import merge
 
+PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 
 def flatten(overlay: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys and their values; lists are values."""
+    """A nested mapping as dotted keys and their values; lists, and mappings by other keys than names, are values."""
     flat: dict[str, Any] = {}
     for key, value in overlay.items():
         path = f"{prefix}{key}"
-        flat |= flatten(value, path + ".") if isinstance(value, dict) else {path: value}
+        flat |= flatten(value, path + ".") if has_plain_keys(value) else {path: value}
     return flat
+
+
+def within(overlay: Any, values: Any) -> Any:
+    """What `overlay` says of the keys that `values` has, too."""
+    if not (isinstance(overlay, dict) and isinstance(values, dict)):
+        return overlay
+    return {key: within(value, values[key]) for key, value in overlay.items() if key in values}
+
+
+def for_each_rung(preset: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A preset with what it says of every rung said of each, as far as the rung has a value of its own there.
+
+    So a preset fits rungs that it doesn't name. What it says of one by its name counts more.
+
+    Args:
+        preset: an overlay; its `every_rung` may have all keys that a rung can have.
+        values: params.yaml.
+
+    Raises:
+        ParameterError: neither `every_rung` nor any rung of `values` has one of those keys.
+    """
+    shared, named = preset.get("every_rung", {}), preset.get("rungs", {})
+    known = functools.reduce(merge, [values["every_rung"], *values["rungs"].values()])
+    laid_over({"every_rung": known}, {"every_rung": shared})
+    rungs = {key: merge(within(shared, block), named.get(key, {})) for key, block in values["rungs"].items()}
+    return preset | {"every_rung": within(shared, values["every_rung"]), "rungs": named | rungs}
+
+
+def has_plain_keys(value: Any) -> bool:
+    """Whether a value is a mapping, not empty, whose keys can stand in a dotted path."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and PLAIN_KEY.fullmatch(key) for key in value)
+    )
 
 
 def laid_over(values: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:

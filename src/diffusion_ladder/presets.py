@@ -7,6 +7,8 @@ python -m diffusion_ladder.presets default --save       params.yaml as delivered
 
 import argparse
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,10 +18,13 @@ from typing import Any
 import yaml
 
 from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.overlays import flatten, laid_over
+from diffusion_ladder.overlays import flatten, for_each_rung, laid_over
 from diffusion_ladder.params.consistency import check_consistency
 from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.whole import validate
+
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # texts that Hydra takes without quotes
+WORDS = ("null", "true", "false", "nan", "inf")  # which it takes for something else
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -37,16 +42,38 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def merged_parameters(name: str) -> dict[str, Any]:
     """params.yaml with the preset in it, valid as a whole."""
-    values = laid_over(load_yaml("params.yaml"), load_preset(name))
+    values = load_yaml("params.yaml")
+    values = laid_over(values, for_each_rung(load_preset(name), values))
     check_consistency(validate(values, f"presets/{name}.yaml"))
     return values
 
 
 def overrides(name: str) -> list[str]:
-    """The preset as options: `-S key=value`, without spaces or quotes, so that `$(...)` can stand in a command."""
-    merged_parameters(name)
-    flat = flatten(load_preset(name))
-    return [f"-S {key}={json.dumps(value, separators=(',', ':')).replace(chr(34), '')}" for key, value in flat.items()]
+    """What the preset changes in params.yaml, as options of `dvc exp run`, quoted for a shell where it must be."""
+    now, then = flatten(load_yaml("params.yaml")), flatten(merged_parameters(name))
+    changed = {key: value for key, value in then.items() if key not in now or now[key] != value}
+    settings = [f"{'' if key in now else '+'}{key}={in_hydra(value)}" for key, value in changed.items()]
+    return [f"-S {shlex.quote(setting)}" for setting in settings]
+
+
+def in_hydra(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides, which DVC's `-S` reads."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{in_hydra(key)}:{in_hydra(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(in_hydra, value)) + "]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if PLAIN.fullmatch(value) and value.lower() not in WORDS:
+        return value
+    # Backslashes count only before a quote; ${ would begin an interpolation.
+    text = re.sub(r'(\\*)"', lambda found: found[1] * 2 + '\\"', value.replace("${", "\\${"))
+    return f'"{text}{trailing_backslashes(text)}"'
+
+
+def trailing_backslashes(text: str) -> str:
+    """Those at the end of a text, to be doubled before the closing quote."""
+    return text[len(text.rstrip("\\")) :]
 
 
 def save(name: str) -> None:

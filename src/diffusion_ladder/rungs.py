@@ -3,7 +3,6 @@
 The names in params.yaml are module names under networks/ and schedulers/; a module is imported when a rung names it.
 """
 
-import functools
 import importlib
 import os
 import shutil
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import partial, read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.diffusion.schedules import NoiseSchedule, make_schedule
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.network import Network, network_settings
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import seed_of
@@ -53,19 +52,11 @@ class Rung:
     normalisation: Normalisation
 
 
-@functools.cache
-def noise_schedule(schedule: Schedule) -> NoiseSchedule:
-    """The forward process that the settings describe."""
-    return make_schedule(
-        schedule.name, schedule.T, schedule.beta_start, schedule.beta_end, schedule.rescale_betas_zero_snr
-    )
-
-
 def build_scheduler(name: str, schedule: Schedule, **options: Any) -> Any:
     """The scheduler of module schedulers/`name` for a schedule.
 
     Args:
-        name: ddpm, ddim, dpm_solver or heun (from scratch), or one of them with diffusers_ before it.
+        name: one of samplers.MODULES.
         options: further constructor arguments in diffusers' names, such as `timestep_spacing`.
 
     Returns:
@@ -155,11 +146,12 @@ def describe(rung: Rung) -> dict[str, Any]:
         "dataset": rung.dataset,
         "network": rung.settings.model_dump(),
         "schedule": rung.schedule.model_dump(),
-        "terminal_snr": noise_schedule(rung.schedule).terminal_snr,
-        "forward_process": noise_schedule(rung.schedule).facts(),
+        "terminal_snr": forward_process(rung.schedule).terminal_snr,
+        "forward_process": forward_process(rung.schedule).facts(),
         "sample_shape": list(rung.sample_shape),
         "num_classes": rung.num_classes,
         "null_label": rung.null_label,
+        "kind": "images" if rung.normalisation.bytes else "points",
         "normalisation": rung.normalisation.as_metadata(),
         "parameters": parameter_count(rung.network),
     }

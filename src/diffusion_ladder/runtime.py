@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 RUN_RECORDS = Path("reports/run")
 COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions change what is computed
+MAXRSS_UNITS = 1024 * 1024 if sys.platform == "darwin" else 1024  # in a MiB: macOS counts bytes, Linux kibibytes
 LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
 
 
@@ -51,10 +52,21 @@ class Launch:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Launch":
-        """What `torchrun` and `accelerate launch` say in the environment variables; without them, the only process."""
-        if "RANK" not in environment:
+        """What `torchrun` and `accelerate launch` say in the environment variables; without them, the only process.
+
+        Raises:
+            UserError: there is a part of what they say, or no numbers.
+        """
+        said = {name: environment[name] for name in ("RANK", "WORLD_SIZE") if name in environment}
+        if not said:
             return ALONE
-        return cls(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+        if len(said) < 2 or not all(value.isascii() and value.isdigit() for value in said.values()):
+            found = " and ".join(f"{name}={value}" for name, value in said.items())
+            raise UserError(
+                f"the environment has {found}, but a launcher sets RANK and WORLD_SIZE to numbers: unset what is"
+                " there, or start this stage by torchrun"
+            )
+        return cls(int(said["RANK"]), int(said["WORLD_SIZE"]))
 
     @property
     def is_main(self) -> bool:
@@ -204,9 +216,9 @@ def run_stage(
         many_processes: whether several processes can share it.
     """
     name, key = Path(sys.argv[0]).stem, "".join(sys.argv[1:2])
-    start = time.perf_counter()
-    launch = Launch.of(os.environ)
+    start, launch = time.perf_counter(), ALONE
     try:
+        launch = Launch.of(os.environ)
         if many_processes:
             start_processes(os.environ.pop(LAUNCHER, ""))
         elif launch.count > 1:
@@ -233,7 +245,7 @@ def run_record(stage: Stage, seconds: float) -> dict[str, Any]:
         "stage": stage.label,
         "seconds": round(seconds, 2),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "peak_memory_mib": round(max(part.ru_maxrss for part in usage) / 1024, 1),
+        "peak_memory_mib": round(max(part.ru_maxrss for part in usage) / MAXRSS_UNITS, 1),
         **({"work": stage.work} if stage.work else {}),
         **stage.circumstances,
         "python": platform.python_version(),

@@ -10,4 +10,4 @@ def kind_of_data(name: str) -> Any:
     It has SOURCES (the settings of each source, by name), PREPROCESS (the settings of its preprocessing), and the
     functions fetch, kept_rows and preprocess.
     """
-    return importlib.import_module(f"diffusion_ladder.data.{name}")
+    return importlib.import_module(f"diffusion_ladder.data.{name}.dataset")

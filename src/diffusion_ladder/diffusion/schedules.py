@@ -152,9 +152,12 @@ def cosine_alpha_bar(u: float) -> float:
 
 
 def laplace_alpha_bar(u: float) -> float:
-    """Log-SNRs at the quantiles of a Laplace distribution (arXiv 2407.03297), with the constants of diffusers."""
+    """Log-SNRs at the quantiles of a Laplace distribution (arXiv 2407.03297), with the constants of diffusers.
+
+    alpha_bar is the sigmoid of the log-SNR; diffusers takes the root of that, the scale of the signal, for alpha_bar.
+    """
     log_snr = -0.5 * math.copysign(1, 0.5 - u) * math.log(1 - 2 * abs(0.5 - u) + 1e-6)
-    return math.sqrt(1 / (1 + math.exp(-log_snr)))
+    return 1 / (1 + math.exp(-log_snr))
 
 
 def rescale_to_zero_terminal_snr(alpha_bar: Tensor) -> Tensor:

@@ -135,17 +135,24 @@ def new_classifier(
 ) -> Classifier:
     """A classifier with fresh weights.
 
-    They are drawn after He et al. 2015 (arXiv 1502.01852), eq. 10, from `generator` alone; biases are 0. Torch's global
-    random state is left as it was.
+    They are drawn from `generator` alone (see `draw_weights`). Torch's global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):  # the constructors draw weights, which are replaced
         classifier = Classifier(sample_shape, settings.channels, settings.feature_size, num_classes)
-    for module in classifier.modules():
+    draw_weights(classifier, generator)
+    return classifier
+
+
+def draw_weights(network: nn.Module, generator: Generator) -> None:
+    """Draw the weights of all convolutions and linear layers in place: He et al. 2015, eq. 10.
+
+    That is arXiv 1502.01852. Biases are 0.
+    """
+    for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    return classifier
 
 
 def augment(images: Tensor, shift: int, flip: bool, generator: Generator) -> Tensor:

@@ -7,19 +7,22 @@ Points meet a held-out subset for each seed, images all that is held out, which 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.evaluation.bounds import GeneratorOf, averages, by_seed, entry, mean_and_deviation, subsets
-from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
+from diffusion_ladder.evaluation.classifier import Classifier, judge
 from diffusion_ladder.evaluation.findings import Findings, Rows
 from diffusion_ladder.evaluation.images import kernel_distance
-from diffusion_ladder.evaluation.points import TUBE_DEVIATIONS, curve_distances, energy_distance
+from diffusion_ladder.evaluation.labels import label_accuracy
+from diffusion_ladder.evaluation.points import TUBE_DEVIATIONS, curve_distances, energy_distance, nearest_curve
 
 Distance = Callable[[Tensor, Tensor], float]
 Facts = Mapping[str, Any]  # metadata of a file of samples
+Row = dict[str, float]  # numbers and their deviations
 
 
 def knee(evaluations: Sequence[int], values: Sequence[float]) -> int | None:
@@ -104,6 +107,41 @@ def distances(
     return entry(name, *mean_and_deviation([distance(part, held_out) for part, held_out in pairs]))
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The samples of a sweep, how they were drawn, and how the rung's own are.
+
+    Attributes:
+        swept: `cost` and, of a rung with a null label, `guidance`, (settings, S N, ...) samples; `labels` and
+            `sampling_seed` (S N,).
+        facts: of these, with the settings under `cost` and `guidance`.
+        own: of the rung's samples.
+    """
+
+    swept: Mapping[str, Tensor]
+    facts: Facts
+    own: Facts
+
+
+def measured_sweep(drawn: Drawn, measure: Callable[[Tensor], tuple[Row, Tensor]]) -> Findings:
+    """The table `cost` with what follows from it, and the table `guidance` where that was swept.
+
+    Args:
+        measure: gives for samples (S N, ...) metrics with their deviations, the lower the better, and the classes
+            (S N,) that the judge finds.
+    """
+    swept, rows = drawn.swept, dict[str, list[Row]](cost=[], guidance=[])
+    for table, measured in rows.items():
+        for samples in swept.get(table, ()):
+            values, found = measure(samples)
+            asked = label_accuracy(found, swept["labels"], swept["sampling_seed"]) if table == "guidance" else {}
+            measured.append(asked | values)
+    findings = cost_findings(drawn.facts["cost"], rows["cost"], drawn.own)
+    pairs = zip(drawn.facts.get("guidance", ()), rows["guidance"], strict=True)
+    guidance: Rows = [{"scale": setting["guidance_scale"], "nfe": setting["nfe"], **row} for setting, row in pairs]
+    return findings | Findings(tables={"guidance": guidance} if guidance else {})
+
+
 def evaluate_points_cost(
     swept: Mapping[str, Tensor],
     facts: Facts,
@@ -113,26 +151,27 @@ def evaluate_points_cost(
     generator_of: GeneratorOf,
     card: Mapping[str, Any],
 ) -> Findings:
-    """The energy distance of points against the network evaluations that they took, and the share of stray ones.
+    """The energy distance of points against the evaluations that they took, with the share of stray ones; guidance.
 
     The distance hardly notices a few points that lie between the curves. Without noise in the data there is no tube
     that points could be outside of, and the distance stands alone.
 
     Args:
-        swept: `cost` (settings, S N, 2) and `sampling_seed` (S N,).
-        facts: of these, with the settings under `cost`.
-        own: of the rung's samples.
+        swept, facts, own: see `Drawn`; samples are points (settings, S N, 2).
         held_out: (M, 2), of which `size` are compared with each seed's samples.
         card: data/raw/D/card.json, of the noise-free curves.
     """
     seeds = swept["sampling_seed"]
     real = subsets(held_out, size, len(seeds.unique()), generator_of("cost"))
-    radius, measured = TUBE_DEVIATIONS * card["parameters"]["noise"], []
-    for points in swept["cost"]:
+    radius = TUBE_DEVIATIONS * card["parameters"]["noise"]
+
+    def measure(points: Tensor) -> tuple[Row, Tensor]:
         row = distances("energy_distance", points, seeds, energy_distance, real)
         outside = curve_distances(points, card).amin(dim=1) > radius
-        measured.append(row | (averages("outside_tube_share", by_seed(outside, seeds)) if radius else {}))
-    return cost_findings(facts["cost"], measured, own)
+        strays = averages("outside_tube_share", by_seed(outside, seeds)) if radius else {}
+        return row | strays, nearest_curve(points, card)
+
+    return measured_sweep(Drawn(swept, facts, own), measure)
 
 
 def evaluate_images_cost(
@@ -147,28 +186,15 @@ def evaluate_images_cost(
     """The kernel distance of images against the evaluations that they took, and what guidance does to classes.
 
     Args:
-        swept: `cost` and, of a rung with a null label, `guidance`, (settings, S N, C, H, W) uint8; `labels` and
-            `sampling_seed` (S N,).
-        facts: of these, with the settings under `cost` and `guidance`.
-        own: of the rung's samples.
+        swept, facts, own: see `Drawn`; samples are images (settings, S N, C, H, W) uint8.
         held_out: (M, C, H, W) uint8.
         batch_size: images per call of the classifier; doesn't change the numbers.
     """
     seeds = swept["sampling_seed"]
     real = [judge(classifier, held_out, normalisation, batch_size).features] * len(seeds.unique())
-    measured: dict[str, list[dict[str, float]]] = {"cost": [], "guidance": []}
-    for table, rows in measured.items():
-        for images in swept.get(table, ()):
-            seen = judge(classifier, images, normalisation, batch_size)
-            row = distances("kernel_distance", seen.features, seeds, kernel_distance, real)
-            rows.append(row if table == "cost" else accuracy(seen, swept["labels"], seeds) | row)
-    findings = cost_findings(facts["cost"], measured["cost"], own)
-    pairs = zip(facts.get("guidance", ()), measured["guidance"], strict=True)
-    guidance: Rows = [{"scale": setting["guidance_scale"], "nfe": setting["nfe"], **row} for setting, row in pairs]
-    return findings | Findings(tables={"guidance": guidance} if guidance else {})
 
+    def measure(images: Tensor) -> tuple[Row, Tensor]:
+        seen = judge(classifier, images, normalisation, batch_size)
+        return distances("kernel_distance", seen.features, seeds, kernel_distance, real), seen.predictions
 
-def accuracy(seen: Judgement, labels: Tensor, sampling_seed: Tensor) -> dict[str, float]:
-    """label_accuracy and its deviation over the sampling seeds: the share judged to be of the requested class."""
-    right = (seen.predictions == labels).double()
-    return entry("label_accuracy", *mean_and_deviation([float(part.mean()) for part in by_seed(right, sampling_seed)]))
+    return measured_sweep(Drawn(swept, facts, own), measure)

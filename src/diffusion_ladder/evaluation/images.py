@@ -1,19 +1,18 @@
-"""How good images are, as a classifier of the same data sees them.
+"""How good images are, as a classifier of the same data sees them, and as others do that know nothing of its classes.
 
-The Frechet distance here is that of the classifier's features. It is not the FID, which is defined by another network,
-and must not be compared with one. Both distances agree with those of torchmetrics, which the tests hold them against.
-That library isn't used here, because it draws the kernel distance's subsets from the global random state, where all
-pairs can be counted, because it sums squares that are not centred, and because importing it takes longer than all this.
+The Frechet distance without another name is that of the classifier's features. It is not the FID, which is defined by
+another network, and must not be compared with one. Both distances agree with those of torchmetrics, which the tests
+hold them against. That library isn't used here, because it draws the kernel distance's subsets from the global random
+state, where all pairs can be counted, because it sums squares that are not centred, and because importing it takes
+longer than all this.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.evaluation.accuracy_score import accuracy_score
@@ -23,7 +22,6 @@ from diffusion_ladder.evaluation.bounds import (
     averages,
     by_seed,
     by_size,
-    entry,
     equal_sets,
     noise_like,
     over_seeds,
@@ -31,14 +29,17 @@ from diffusion_ladder.evaluation.bounds import (
     subsets,
 )
 from diffusion_ladder.evaluation.classifier import Classifier, Judgement, judge
-from diffusion_ladder.evaluation.findings import Findings, Rows
+from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.evaluation.inception import inception_features
+from diffusion_ladder.evaluation.label_free import principal_components, random_convolutions, whitened
+from diffusion_ladder.evaluation.labels import Answers, label_findings, one_hot
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
+from diffusion_ladder.evaluation.spectrum import noise_level, spectrum_ratios, spectrum_rows
+from diffusion_ladder.evaluation.two_sample import two_sample_accuracy
 from diffusion_ladder.params.classifier import Classifier as Settings
-from diffusion_ladder.params.evaluation import ImageEvaluation
+from diffusion_ladder.params.evaluation import ImageEvaluation, TwoSampleTest
 
 SAMPLES_PER_FEATURE = 4  # a covariance of d features needs well over d samples
-MOST_CONFUSED_CLASSES = 3  # with more classes, the confusion matrix is too long for a list of metrics
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -126,11 +127,6 @@ def class_balance_distance(first: Tensor, second: Tensor) -> float:
     return float((first.double().mean(dim=0) - second.double().mean(dim=0)).abs().sum() / 2)
 
 
-def one_hot(classes: Tensor, count: int) -> Tensor:
-    """Class indices (N,) as one-hot rows (N, count), float64."""
-    return functional.one_hot(classes, count).double()
-
-
 @dataclass(frozen=True)
 class Judged:
     """What a classifier finds in images from four sources, and what they were meant to show.
@@ -155,6 +151,13 @@ class Judged:
     def is_conditional(self) -> bool:
         """Whether a class was requested of every sample."""
         return bool((self.labels["samples"] >= 0).all())
+
+    @property
+    def answers(self) -> Answers:
+        """The classes that were meant and found; those of training images don't matter."""
+        names = ("samples", "held_out", "noise")
+        found = {name: self.seen[name].predictions for name in names}
+        return Answers({name: self.labels[name] for name in names}, found, self.seeds)
 
     def equal_sets(self, values: Mapping[str, Tensor]) -> list[EqualSets]:
         """Sets of one size for each sampling seed, of whatever is known of the images: the same images every time."""
@@ -199,6 +202,11 @@ def feature_distances(some: Tensor, real: Tensor) -> dict[str, float]:
     return {"frechet_distance": frechet_distance(some, real), "kernel_distance": kernel_distance(some, real)}
 
 
+def distance_alone(some: Tensor, real: Tensor) -> dict[str, float]:
+    """The Frechet distance between two sets of features."""
+    return {"frechet_distance": frechet_distance(some, real)}
+
+
 def feature_findings(judged: Judged, settings: ImageEvaluation) -> Findings:
     """Distances of features with their curve over the sample size, and where the samples lie among the real ones."""
     features = {name: seen.features for name, seen in judged.seen.items()}
@@ -229,59 +237,49 @@ def class_findings(judged: Judged, class_names: Sequence[str]) -> Findings:
     return Findings(numbers, {"class_shares": rows})
 
 
-def confusion(predictions: Tensor, requested: Tensor, num_classes: int) -> Tensor:
-    """The share of each requested class (K rows) that was judged to be each class (K columns), float64.
-
-    The row of a class that was never requested is nought.
-
-    Args:
-        predictions, requested: (N,) class indices.
-    """
-    counts = one_hot(requested, num_classes).T @ one_hot(predictions, num_classes)
-    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def confusion_rows(judged: Judged, class_names: Sequence[str]) -> Rows:
-    """The confusion matrix of the samples, with its deviation over the seeds, beside that of held-out images."""
-    seen = {name: judged.seen[name].predictions for name in ("samples", "held_out")}
-    by = zip(by_seed(seen["samples"], judged.seeds), by_seed(judged.labels["samples"], judged.seeds), strict=True)
-    count = len(class_names)
-    std, mean = torch.std_mean(torch.stack([confusion(found, asked, count) for found, asked in by]), dim=0)
-    real = confusion(seen["held_out"], judged.labels["held_out"], count)
-    return [
-        {
-            "requested": class_names[asked],
-            "judged": class_names[found],
-            "share": float(mean[asked, found]),
-            "share_std": float(std[asked, found]),
-            "held_out": float(real[asked, found]),
-        }
-        for asked, found in product(range(count), repeat=2)
-    ]
-
-
-def label_findings(judged: Judged, class_names: Sequence[str]) -> Findings:
-    """How often the judge finds the class that was asked for, and what else it finds.
-
-    Among the numbers, a rate of confusion has a key such as requested_female_judged_male; with more than three classes
-    all of them stand in the table alone.
-    """
-    correct = {name: seen.predictions == judged.labels[name] for name, seen in judged.seen.items()}
-    rows = confusion_rows(judged, class_names)
-    numbers = judged.averages("label_accuracy", correct)
-    if len(class_names) <= MOST_CONFUSED_CLASSES:
-        for row in rows:
-            if row["requested"] != row["judged"]:
-                key = f"requested_{row['requested']}_judged_{row['judged']}"
-                numbers |= entry(key, float(row["share"]), float(row["share_std"]))
-    return Findings(numbers, {"confusion": rows})
-
-
 def inception_findings(judged: Judged, network: nn.Module, device: torch.device) -> Findings:
     """The same distances on the features of the Inception network, named after it."""
     features = {name: inception_features(network, images, device) for name, images in judged.images.items()}
     numbers = over_seeds("Inception", feature_distances, judged.equal_sets(features))
     return Findings({f"inception_{key}": value for key, value in numbers.items()})
+
+
+def label_free_findings(judged: Judged, settings: ImageEvaluation) -> Findings:
+    """Frechet distances of features that know nothing of labels, each named after them; see evaluation/label_free.py.
+
+    One with fewer than SAMPLES_PER_FEATURE images a feature is left out.
+    """
+    train, images = judged.images["train"], judged.images
+    extractors = {
+        "random_convolution": whitened(random_convolutions(train.shape[1], judged.generator_of("filters")), train),
+        "pixel_component": principal_components(train),
+    }
+    numbers: dict[str, float] = {}
+    for name, extract in extractors.items():
+        features = {source: extract(batch) for source, batch in images.items()}
+        if settings.sample_count < SAMPLES_PER_FEATURE * features["train"].shape[1]:
+            continue
+        found = over_seeds(name, distance_alone, judged.equal_sets(features))
+        numbers |= {f"{name}_{key}": value for key, value in found.items()}
+    return Findings(numbers)
+
+
+def spectrum_findings(judged: Judged) -> Findings:
+    """How the images are grained, beside data; see evaluation/spectrum.py."""
+    sets = judged.equal_sets(judged.images)
+    numbers = over_seeds("spectra", spectrum_ratios, sets)
+    numbers |= judged.averages("noise_level", {name: noise_level(batch) for name, batch in judged.images.items()})
+    return Findings(numbers, {"spectrum": spectrum_rows(sets)})
+
+
+def two_sample_findings(judged: Judged, how: TwoSampleTest, device: torch.device) -> Findings:
+    """How well a network that is trained for it tells samples from held-out images; see evaluation/two_sample.py."""
+
+    def measure(some: Tensor, real: Tensor) -> dict[str, float]:
+        return {"two_sample_accuracy": two_sample_accuracy(some, real, how, judged.generator_of("two_sample"), device)}
+
+    numbers = over_seeds("two-sample test", measure, judged.equal_sets(judged.images))
+    return Findings(numbers | {"two_sample_null_std": rounded(0.5 / math.sqrt(2 * judged.size))})
 
 
 def evaluate_images(
@@ -295,6 +293,7 @@ def evaluate_images(
     generator_of: GeneratorOf,
     batch_size: int = 256,
     inception: nn.Module | None = None,
+    two_sample: TwoSampleTest | None = None,
 ) -> Findings:
     """Everything that is measured of images; each number with its floor and ceiling (see evaluation/bounds.py).
 
@@ -308,7 +307,10 @@ def evaluate_images(
       bounds then show: it says little alone;
     - of conditional models, label_accuracy with the table confusion (the floor is the classifier's own accuracy), and
       classifier_accuracy_score (evaluation/accuracy_score.py);
-    - inception_frechet_distance and inception_kernel_distance, where that network is given.
+    - inception_frechet_distance and inception_kernel_distance, where that network is given;
+    - random_convolution_frechet_distance and pixel_component_frechet_distance, of features that know no labels;
+    - high_frequency_ratio, two_pixel_ratio and noise_level, with the table spectrum;
+    - two_sample_accuracy, where it is said how that test's network is trained.
 
     Args:
         samples: `samples`, uint8 (S N, C, H, W), `labels` (S N,), -1 where nothing was requested, and `sampling_seed`.
@@ -322,7 +324,7 @@ def evaluate_images(
     device = next(classifier.parameters()).device
     findings = feature_findings(judged, settings) | class_findings(judged, class_names)
     if judged.is_conditional:
-        findings |= label_findings(judged, class_names)
+        findings |= label_findings(judged.answers, class_names)
     if judged.is_conditional and settings.accuracy_score is not None:
         images, labels = judged.equal_sets(judged.images), judged.equal_sets(judged.labels)
         test = judged.images["held_out"], judged.labels["held_out"]
@@ -331,4 +333,6 @@ def evaluate_images(
         findings |= Findings(score)
     if inception is not None:
         findings |= inception_findings(judged, inception, device)
-    return findings
+    if two_sample is not None:
+        findings |= two_sample_findings(judged, two_sample, device)
+    return findings | label_free_findings(judged, settings) | spectrum_findings(judged)

@@ -22,6 +22,7 @@ from diffusion_ladder.evaluation.bounds import (
     rounded,
 )
 from diffusion_ladder.evaluation.findings import Findings
+from diffusion_ladder.evaluation.labels import Answers, label_findings
 from diffusion_ladder.params.evaluation import PointEvaluation
 
 TUBE_DEVIATIONS = 3  # the tube's radius, in standard deviations of the data's noise
@@ -218,6 +219,38 @@ def curve_balance(card: Mapping[str, Any]) -> Callable[[Tensor, Tensor], dict[st
         return {"class_balance_distance": abs(first_share(some) - first_share(held_out))}
 
     return measure
+
+
+def nearest_curve(points: Tensor, card: Mapping[str, Any]) -> Tensor:
+    """The class of each point (N, 2) as the curves judge: 0 nearer to the first curve, 1 to the second; (N,) int64."""
+    return (~nearer_to_first(curve_distances(points, card))).long()
+
+
+def evaluate_point_labels(
+    samples: Mapping[str, Tensor],
+    data: Mapping[str, Tensor],
+    normalisation: Normalisation,
+    card: Mapping[str, Any],
+    class_names: Sequence[str],
+    generator_of: GeneratorOf,
+) -> Findings:
+    """label_accuracy with its bounds, and the table confusion, of a rung that was asked for classes.
+
+    The judge is the nearer noise-free curve: data with much noise lie nearer to the other one now and then, which the
+    floor shows.
+
+    Args:
+        samples: `samples` (S N, 2) in data units, `labels` (S N,) and `sampling_seed` (S N,).
+        data: `test` (M, 2) and `test_labels` (M,).
+        card: data/raw/D/card.json.
+        class_names: of the first curve and of the second.
+    """
+    noise = noise_like(data["test"], len(samples["samples"]), normalisation, generator_of("noise"))
+    points = {"samples": samples["samples"], "held_out": data["test"], "noise": noise}
+    meant = {"samples": samples["labels"], "held_out": data["test_labels"]}
+    meant["noise"] = torch.arange(len(noise)) % len(class_names)
+    found = {name: nearest_curve(some, card) for name, some in points.items()}
+    return label_findings(Answers(meant, found, samples["sampling_seed"]), class_names)
 
 
 def nearer_to_first(from_curves: Tensor) -> Tensor:

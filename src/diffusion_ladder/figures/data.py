@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from diffusion_ladder.data.decoding import square_box, to_square
+from diffusion_ladder.data.portraits.decoding import square_box, to_square
 from diffusion_ladder.figures import style
 from diffusion_ladder.figures.samples import grid
 from diffusion_ladder.figures.style import Exhibit

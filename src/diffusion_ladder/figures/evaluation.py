@@ -12,22 +12,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from diffusion_ladder.evaluation.findings import Findings, Rows
 from diffusion_ladder.figures import style
 from diffusion_ladder.figures.style import Exhibit
+from diffusion_ladder.params.samplers import MODULES, ROWS
 
 METRICS = {  # of what the table cost may hold
     "energy_distance": "energy distance from held-out data",
     "kernel_distance": "kernel distance from held-out data",
     "outside_tube_share": "share of stray points",
 }
-CHARTS = style.palette_of(
-    *((style.INK, 8), (style.RULE, 2), (style.GRID, 1), (style.BLUE, 8), (style.ORANGE, 8)),
-    *((style.VERMILLION, 8), (style.TRACKED, 4)),
-)
-SAMPLER_LOOKS = {  # colour and marker: told apart without colours as well
-    "ddpm": (style.BLUE, "o"),
-    "ddim": (style.ORANGE, "s"),
-    "dpm_solver": (style.VERMILLION, "^"),
-    "heun": (style.INK, "D"),
-}
+SHADES = {style.INK: 8, style.RULE: 2, style.GRID: 1, style.BLUE: 8, style.ORANGE: 8}
+CHARTS = style.palette_of(*(SHADES | {row.colour: 8 for row in ROWS} | {style.TRACKED: 4}).items())
 SIZE_TITLES = {  # of what the table sample_size may hold, in the order of the panels
     "wasserstein_2": "2-Wasserstein distance",
     "sliced_wasserstein_2": "sliced Wasserstein distance",
@@ -81,14 +74,14 @@ def spaced(evaluations: list[int]) -> list[int]:
 
 def draw_cost(axes: Axes, curve: Rows, metric: str) -> None:
     """One sampler's curve; its knee has a ring, the cheapest good setting of all a star."""
-    name = str(curve[0]["sampler"]).removeprefix("diffusers_")
-    colour, marker = SAMPLER_LOOKS[name]
-    look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 7, "lw": 2, "capsize": 4, "elinewidth": 1.5}
+    sampler = MODULES[str(curve[0]["sampler"])]
+    look: dict[str, Any] = {"color": sampler.colour, "marker": sampler.marker}
+    look |= {"ms": 7, "lw": 2, "capsize": 4, "elinewidth": 1.5}
     nfe, values = [row["nfe"] for row in curve], [row[metric] for row in curve]
-    axes.errorbar(nfe, values, yerr=[row[f"{metric}_std"] for row in curve], label=style.SAMPLERS[name], **look)
+    axes.errorbar(nfe, values, yerr=[row[f"{metric}_std"] for row in curve], label=sampler.title, **look)
     for row in curve:
         if row["is_knee"] and metric == cost_metrics(curve)[0]:
-            axes.plot(row["nfe"], row[metric], "o", mfc="none", mec=colour, mew=2, ms=17)
+            axes.plot(row["nfe"], row[metric], "o", mfc="none", mec=sampler.colour, mew=2, ms=17)
         if row["is_cheapest_good"]:
             axes.plot(row["nfe"], row[metric], "*", color=style.TRACKED, mec=style.INK, ms=19, zorder=5)
 
@@ -120,16 +113,16 @@ def chosen(rows: Rows) -> dict[str, float | str]:
 
 def setting_in_words(row: dict[str, float | str]) -> str:
     """A sampler and its cost."""
-    return f"{style.SAMPLERS[str(row['sampler']).removeprefix('diffusers_')]} with {row['nfe']:g} evaluations"
+    return f"{MODULES[str(row['sampler'])].title} with {row['nfe']:g} evaluations"
 
 
 # Guidance
 
 
 def guidance_figure(rows: Rows) -> Figure:
-    """Two panels over the scale: the share of requested classes, and the kernel distance."""
-    figure = style.blank(1200, 400)
-    titles = {"label_accuracy": "requested class found", "kernel_distance": "kernel distance, the lower the better"}
+    """Two panels over the scale: the share of requested classes, and the distance."""
+    figure, distance = style.blank(1200, 400), cost_metrics(rows)[0]
+    titles = {"label_accuracy": "requested class found", distance: f"{short_title(distance)}, the lower the better"}
     for index, (metric, title) in enumerate(titles.items()):
         axes = style.place_axes(figure, 96 + 560 * index, 40, 500, 290)
         values, deviations = ([row[key] for row in rows] for key in (metric, f"{metric}_std"))
@@ -140,9 +133,15 @@ def guidance_figure(rows: Rows) -> Figure:
     return figure
 
 
+def short_title(metric: str) -> str:
+    """The name of a distance, without from what it is."""
+    return METRICS[metric].partition(" from ")[0]
+
+
 def guidance_exhibit(findings: Findings) -> Exhibit:
     """guidance.png."""
     rows = findings.tables["guidance"]
+    distance = cost_metrics(rows)[0]
     scales = f"{rows[0]['scale']:g} to {rows[-1]['scale']:g}"
     return Exhibit(
         "guidance.png",
@@ -152,8 +151,8 @@ def guidance_exhibit(findings: Findings) -> Exhibit:
         "apart. Right, how far those samples are from held-out data: being recognised more easily is not being "
         "more like the data. Bars are one standard deviation over the sampling seeds.",
         f"Two line charts over the guidance scale from {scales}: the share of requested classes found goes from "
-        f"{float(rows[0]['label_accuracy']):.2f} to {float(rows[-1]['label_accuracy']):.2f}, the kernel distance from "
-        f"{float(rows[0]['kernel_distance']):.3g} to {float(rows[-1]['kernel_distance']):.3g}.",
+        f"{float(rows[0]['label_accuracy']):.2f} to {float(rows[-1]['label_accuracy']):.2f}, the "
+        f"{short_title(distance)} from {float(rows[0][distance]):.3g} to {float(rows[-1][distance]):.3g}.",
         chart(guidance_figure(rows)),
     )
 
@@ -212,6 +211,46 @@ def sample_size_exhibit(findings: Findings) -> Exhibit:
     )
 
 
+# The spectrum
+
+SPECTRA = {  # columns of the table spectrum: label, colour and line
+    "held_out": ("held-out data", style.ORANGE, "-"),
+    "train": ("training data (floor)", style.INK, ":"),
+    "samples": ("samples", style.BLUE, "-"),
+}
+
+
+def spectrum_figure(rows: Rows) -> Figure:
+    """The radial spectra of samples and data, both axes logarithmic."""
+    figure = style.blank(1200, 430)
+    axes = style.place_axes(figure, 110, 40, 1060, 310)
+    for name, (label, colour, line) in SPECTRA.items():
+        axes.plot(column(rows, "frequency"), column(rows, name), line, color=colour, lw=2, label=label)
+    axes.axvline(0.5, color=style.RULE, lw=1.5, zorder=0)  # the shortest period along a row or column: two pixels
+    axes.set(title="power at each frequency, squared grey levels", xlabel="cycles a pixel", xscale="log", yscale="log")
+    axes.xaxis.set_major_locator(FixedLocator([1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"1/{1 / value:.0f}"))
+    axes.legend(loc="lower left")
+    return figure
+
+
+def spectrum_exhibit(findings: Findings) -> Exhibit:
+    """spectrum.png."""
+    rows, numbers = findings.tables["spectrum"], findings.numbers
+    fine, pairs = (f"{numbers[key]:.3g}" for key in ("high_frequency_ratio", "two_pixel_ratio"))
+    return Exhibit(
+        "spectrum.png",
+        "The grain of samples and of data",
+        "The mean power of the images at each spatial frequency, from the coarse on the left to the finest on the "
+        "right; beyond 1/2 there are slanting waves alone, and at the very end the checkerboard. The share of periods "
+        f"below 2.7 pixels is {fine} times that of held-out data, the share of periods of exactly two {pairs} times.",
+        "Line chart of the power over the spatial frequency, both logarithmic, of samples, held-out data and training "
+        f"data. The samples' share of high frequencies is {fine} times that of held-out data.",
+        chart(spectrum_figure(rows)),
+    )
+
+
 # Classes
 
 
@@ -263,12 +302,14 @@ def confusion_figure(rows: Rows) -> Figure:
     side = min(100, 460 // len(names))
     left = max(map(style.text_width, names)) + 48
     size = side * len(names)
-    figure = style.blank(2 * (left + size) + 60, size + 96)
+    upright = max(map(style.text_width, names)) > side  # names of columns, where they have no room side by side
+    figure = style.blank(2 * (left + size) + 60, size + 96 + (left - 48) * upright)
     panels = (("share", "samples, per cent", "requested"), ("held_out", "held-out data, per cent", "true class"))
     for index, (key, title, meaning) in enumerate(panels):
         axes = style.place_axes(figure, left + index * (left + size + 40), 40, size, size)
         shares = numpy.array([float(row[key]) for row in rows]).reshape(len(names), -1)
         draw_matrix(axes, shares, names, side)
+        axes.tick_params(axis="x", labelrotation=90 * upright)
         axes.set(title=title, xlabel="the judge finds", ylabel=meaning)
     return figure
 
@@ -316,6 +357,7 @@ def chart(figure: Figure) -> bytes:
 
 EXHIBITS: dict[str, Callable[[Findings], Exhibit]] = {  # by the table that each is drawn from, in the order of reading
     "cost": cost_exhibit,
+    "spectrum": spectrum_exhibit,
     "sample_size": sample_size_exhibit,
     "guidance": guidance_exhibit,
     "class_shares": shares_exhibit,

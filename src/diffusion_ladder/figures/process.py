@@ -18,7 +18,7 @@ from torch import Tensor
 from diffusion_ladder.data.normalise import normalise, unnormalise
 from diffusion_ladder.diffusion.schedules import NoiseSchedule, add_noise
 from diffusion_ladder.figures import style
-from diffusion_ladder.figures.film import film, points_scene, tiles_scene
+from diffusion_ladder.figures.film import Scene, film, points_scene, tiles_scene
 from diffusion_ladder.figures.style import Exhibit, RungArtifacts
 from diffusion_ladder.params.figures import Figures
 
@@ -28,7 +28,7 @@ PANEL, LARGE_PANEL, ANIMATED_PANEL = 104, 262, 256  # sides in pixels
 TRACKED_INDEX = 0  # the first point: nobody chose it
 ANIMATED_POINTS = 300  # at most: each moving point costs bytes
 PREDICTIONS = 10  # moments of the reverse process in predicted.png
-EXAMPLES, FILMED = 3, 4  # images whose way is shown: of the forward process, and of the reverse at most
+EXAMPLES, FILMED = 3, 4  # images whose way is shown: of the forward process, and of the reverse (or classes) at most
 STRIP_COLOURS, STRIP_GREYS = 64, 16  # of the clean images in a strip, or of all in greys
 ANIMATION_WIDTH = 700  # of the tiles of an animation of images, at most
 FILMED_PIXELS = 2**12  # of all samples of the reverse process, at most: noise can't be compressed
@@ -84,12 +84,14 @@ class Way:
         timesteps: F of them, falling to 0.
         states, predicted: (F, K, ...) noisy samples, and the clean ones that the network predicts from them; uint8
             images, or standardised points.
+        labels: (K,) requested classes of points; None where none was, and for images.
     """
 
     sampler: str
     timesteps: list[int]
     states: Tensor
     predicted: Tensor
+    labels: Tensor | None = None
 
     def thinned(self, frames: int) -> "Way":
         """The same at fewer moments."""
@@ -97,7 +99,7 @@ class Way:
         timesteps = [self.timesteps[index] for index in chosen]
         return replace(self, timesteps=timesteps, states=self.states[chosen], predicted=self.predicted[chosen])
 
-    def of(self, samples: Sequence[int]) -> "Way":
+    def of(self, samples: Sequence[int] | Tensor) -> "Way":
         """The same for some of the K samples."""
         return replace(self, states=self.states[:, samples], predicted=self.predicted[:, samples])
 
@@ -108,9 +110,15 @@ def reverse_way(artifacts: RungArtifacts, use: str, moments: int) -> Way:
     kept = {name: artifacts.trajectories[f"{use}.{name}"] for name in ("timesteps", "states", "predicted", "final")}
     chosen = spread(len(kept["timesteps"]), moments)
     states, predicted = (torch.cat([kept[name][chosen], kept["final"][None]]) for name in ("states", "predicted"))
-    if artifacts.is_points:
-        states, predicted = (normalise(points, artifacts.normalisation) for points in (states, predicted))
-    return Way(style.sampler_title(facts), [*(kept["timesteps"][chosen] + 1).tolist(), 0], states, predicted)
+    way = Way(style.sampler_title(facts), [*(kept["timesteps"][chosen] + 1).tolist(), 0], states, predicted)
+    if not artifacts.is_points:
+        return way
+    states, predicted = (normalise(points, artifacts.normalisation) for points in (states, predicted))
+    way, labels = replace(way, states=states, predicted=predicted), artifacts.labels_of(states.shape[1])
+    if labels is None:
+        return way
+    order = first_of_each_class(labels, len(labels))  # so that the first few are of all classes
+    return replace(way.of(order), labels=labels[order])
 
 
 def longest(ways: Sequence[Way]) -> Way:
@@ -146,9 +154,17 @@ def show_tracked(axes: Axes, place: Tensor, size: float, colour: str = style.TRA
     return axes.plot(*place.view(2, 1), linestyle="none", marker="o", ms=size, **look)[0]
 
 
-def show_points(axes: Axes, points: Tensor, size: float) -> tuple[Line2D, Line2D]:
-    """Draw (N, 2) standardised points: a crowd, and the tracked one."""
-    return show_crowd(axes, points, size), show_tracked(axes, points[TRACKED_INDEX], 3 + 2.5 * size)
+def crowds(labels: Tensor | None) -> list[tuple[Any, str]]:
+    """The members and the colour of each class of points with labels (N,); without labels, of all."""
+    if labels is None:
+        return [(slice(None), style.CROWD)]
+    return [(labels == label, colour) for label, colour in enumerate(style.CLASS_COLOURS.values())]
+
+
+def show_points(axes: Axes, points: Tensor, size: float, labels: Tensor | None = None) -> tuple[list[Line2D], Line2D]:
+    """Draw (N, 2) standardised points: a crowd of each class, and the tracked one."""
+    drawn = [show_crowd(axes, points[members], size, colour) for members, colour in crowds(labels)]
+    return drawn, show_tracked(axes, points[TRACKED_INDEX], 3 + 2.5 * size)
 
 
 def show_path(axes: Axes, path: Tensor, crowd: Tensor) -> None:
@@ -160,7 +176,12 @@ def show_path(axes: Axes, path: Tensor, crowd: Tensor) -> None:
 
 
 def contact_sheet(
-    states: Tensor, timesteps: Sequence[int], clean: Tensor, clean_title: str, clean_first: bool
+    states: Tensor,
+    timesteps: Sequence[int],
+    clean: Tensor,
+    clean_title: str,
+    clean_first: bool,
+    labels: Tensor | None = None,
 ) -> Figure:
     """All states of points as small panels; beside them, large, the clean points and the tracked point's path.
 
@@ -170,6 +191,7 @@ def contact_sheet(
         clean: (N, 2) the points x_0 where the forward process starts or the reverse process ends.
         clean_title: title of their panel.
         clean_first: whether the process starts with them, which puts the large panels to the left.
+        labels: (N,) classes, shown as colours.
     """
     columns = -(-len(timesteps) // SHEET_ROWS)
     step_x, step_y = PANEL + 6, PANEL + 22
@@ -177,25 +199,27 @@ def contact_sheet(
     sheet_left, large_left = (LARGE_PANEL + 80, 56) if clean_first else (6, columns * step_x + 70)
     for index, (points, t) in enumerate(zip(states, timesteps, strict=True)):
         row, column = divmod(index, columns)
-        small_panel(figure, sheet_left + column * step_x, 20 + row * step_y, points, f"t = {t}")
+        small_panel(figure, sheet_left + column * step_x, 20 + row * step_y, points, f"t = {t}", labels)
     path = torch.cat([clean[None], states] if clean_first else [states, clean[None]])[:, TRACKED_INDEX]
-    large_panels(figure, large_left, clean, clean_title, path)
+    large_panels(figure, large_left, clean, clean_title, path, labels)
     return figure
 
 
-def small_panel(figure: Figure, left: float, top: float, points: Tensor, title: str) -> None:
+def small_panel(figure: Figure, left: float, top: float, points: Tensor, title: str, labels: Tensor | None) -> None:
     """One panel of a sheet of points."""
     axes = style.place_axes(figure, left, top, PANEL, PANEL)
     axes.set_title(title, size=style.SMALL_TEXT_SIZE, pad=2)
     frame_plane(axes)
-    show_points(axes, points, 1.8)
+    show_points(axes, points, 1.8, labels)
 
 
-def large_panels(figure: Figure, left: float, clean: Tensor, clean_title: str, path: Tensor) -> None:
+def large_panels(
+    figure: Figure, left: float, clean: Tensor, clean_title: str, path: Tensor, labels: Tensor | None
+) -> None:
     """The two large panels of a contact sheet, with the axes that all of its panels share."""
     upper = style.place_axes(figure, left, 20, LARGE_PANEL, LARGE_PANEL)
     lower = style.place_axes(figure, left, 46 + LARGE_PANEL, LARGE_PANEL, LARGE_PANEL)
-    show_points(upper, clean, 2.4)
+    show_points(upper, clean, 2.4, labels)
     show_path(lower, path, clean)
     for axes, title in ((upper, clean_title), (lower, "path of the green point")):
         frame_plane(axes, ticks=True)
@@ -205,47 +229,58 @@ def large_panels(figure: Figure, left: float, clean: Tensor, clean_title: str, p
     lower.set_xlabel("1st coordinate (standard deviations)", size=style.SMALL_TEXT_SIZE, labelpad=2)
 
 
-def prediction_sheet(states: Tensor, predicted: Tensor, timesteps: Sequence[int]) -> Figure:
+def prediction_sheet(way: Way) -> Figure:
     """Noisy points above the clean points that the network predicts from them: (F, N, 2) each, standardised."""
+    timesteps = way.timesteps
     step = PANEL + 6
     figure = style.blank(96 + len(timesteps) * step, 2 * step + 24)
-    for row, (title, sequence) in enumerate((("noisy\n$x_t$", states), ("predicted\n$x_0$", predicted))):
+    for row, (title, sequence) in enumerate((("noisy\n$x_t$", way.states), ("predicted\n$x_0$", way.predicted))):
         top = 20 + row * step
         style.place_text(figure, 84, top + PANEL / 2, title, ha="right", va="center")
         for column, (points, t) in enumerate(zip(sequence, timesteps, strict=True)):
-            small_panel(figure, 94 + column * step, top, points, "" if row else f"t = {t}")
+            small_panel(figure, 94 + column * step, top, points, "" if row else f"t = {t}", way.labels)
     return figure
 
 
-def points_frames(panels: dict[str, Tensor], timesteps: Sequence[int]) -> Iterator[Image.Image]:
+def points_frames(
+    panels: dict[str, Tensor], timesteps: Sequence[int], labels: Tensor | None = None
+) -> Iterator[Image.Image]:
     """Frames of moving points; in the first panel the tracked point leaves a trail.
 
     Args:
         panels: title to (F, N, 2) standardised points, of which the first are drawn; side by side.
         timesteps: the F timesteps, told in the first panel's title.
+        labels: (N,) classes, shown as colours.
     """
     side, panels = ANIMATED_PANEL, {title: points[:, :ANIMATED_POINTS] for title, points in panels.items()}
+    labels = None if labels is None else labels[:ANIMATED_POINTS]
     figure = style.blank(len(panels) * (side + 8) + 8, side + 36)
     artists = []
     for index, points in enumerate(panels.values()):
         axes = style.place_axes(figure, 8 + index * (side + 8), 28, side, side)
         frame_plane(axes)
         trail = axes.plot([], [], color=style.TRAIL, lw=2, zorder=4)[0]
-        artists.append((axes, trail, *show_points(axes, points[0], 2)))
+        artists.append((axes, trail, *show_points(axes, points[0], 2, labels)))
     for frame, t in enumerate(timesteps):
         for index, (title, points) in enumerate(panels.items()):
-            axes, trail, crowd, tracked = artists[index]
-            crowd.set_data(*points[frame].T)
+            axes, trail, drawn, tracked = artists[index]
+            for crowd, (members, _) in zip(drawn, crowds(labels), strict=True):
+                crowd.set_data(*points[frame][members].T)
             tracked.set_data(*points[frame, TRACKED_INDEX].view(2, 1))
             if index == 0:
                 trail.set_data(*points[: frame + 1, TRACKED_INDEX].T)
             axes.set_title(title if index else f"{title}, t = {t}")
-        yield style.with_palette(style.rasterise(figure), style.POINTS_PALETTE)
+        yield style.with_palette(style.rasterise(figure), points_palette(labels))
 
 
-def encode_sheet(figure: Figure) -> bytes:
+def points_palette(labels: Tensor | None) -> list[style.Colour]:
+    """The colours of a figure of points, whose classes are told apart or not."""
+    return style.POINTS_PALETTE if labels is None else style.CLASSES_PALETTE
+
+
+def encode_sheet(figure: Figure, labels: Tensor | None = None) -> bytes:
     """PNG of a figure of points."""
-    return style.encode_png(style.with_palette(style.rasterise(figure), style.POINTS_PALETTE))
+    return style.encode_png(style.with_palette(style.rasterise(figure), points_palette(labels)))
 
 
 # Points: what is shown, and what is said of it
@@ -260,85 +295,102 @@ def points_exhibits(
     epsilon = torch.randn(x_0.shape, generator=generator)
     timesteps = forward_timesteps(schedule.T, settings.forward_every)
     states = forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)  # (F, N, 2)
-    yield forward_sheet_exhibit(states, timesteps, x_0, schedule, settings.frames_per_second)
+    yield forward_sheet_exhibit(artifacts, states, timesteps, x_0, schedule, settings.frames_per_second)
 
     ways = [reverse_way(artifacts, use, settings.panels) for use in ("sampling", "comparison")]
-    yield reverse_sheet_exhibit(ways, settings.frames_per_second)
-    yield reverse_animation_exhibit(longest(ways).thinned(ANIMATED_FRAMES), settings.frames_per_second)
-    yield prediction_exhibit(longest(ways))
+    yield reverse_sheet_exhibit(ways, artifacts, settings.frames_per_second)
+    yield reverse_animation_exhibit(longest(ways).thinned(ANIMATED_FRAMES), artifacts, settings.frames_per_second)
+    yield prediction_exhibit(longest(ways), artifacts)
 
 
 def forward_sheet_exhibit(
-    states: Tensor, timesteps: list[int], x_0: Tensor, schedule: NoiseSchedule, frames_per_second: int
+    artifacts: RungArtifacts,
+    states: Tensor,
+    timesteps: list[int],
+    x_0: Tensor,
+    schedule: NoiseSchedule,
+    frames_per_second: int,
 ) -> Exhibit:
     """forward.png of points."""
+    labels = artifacts.data["train_labels"][: len(x_0)] if artifacts.classes else None
     moving = points_scene({}, [0, *timesteps], {"noisy points": torch.cat([x_0[None], states])})
     return Exhibit(
         "forward.png",
         "Forward process",
         f"Data dissolve into noise; read line by line. {crossing_sentence(schedule)} The green point is one training "
         "point, followed all the way: it keeps one noise vector, so its path (large; hollow is the start) is smooth. "
-        f"At t = {schedule.T}, {100 * schedule.terminal_signal:.1f} % of each coordinate is left.",
+        f"At t = {schedule.T}, {100 * schedule.terminal_signal:.1f} % of each coordinate is left.{artifacts.class_key}",
         f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which {len(x_0)} "
         "points lose their shape and become a round cloud; one green point is marked in all of them. Two larger plots "
         "show the data and the green point's path.",
-        encode_sheet(contact_sheet(states, timesteps, x_0, "data $x_0$", clean_first=True)),
+        encode_sheet(contact_sheet(states, timesteps, x_0, "data $x_0$", clean_first=True, labels=labels), labels),
         film([moving], frames_per_second, "first"),
     )
 
 
-def reverse_sheet_exhibit(ways: Sequence[Way], frames_per_second: int) -> Exhibit:
+def way_scenes(way: Way, classes: Sequence[str]) -> list[Scene]:
+    """A scene of moving points for each class, or of all points of an unconditional rung."""
+    if way.labels is None:
+        shown = {"": way}
+    else:
+        shown = {name: way.of((way.labels == label).nonzero()[:, 0]) for label, name in enumerate(classes)}
+    return [
+        points_scene(
+            {"Sampler": way.sampler} | ({"Class": name} if name else {}),
+            way.timesteps,
+            {"noisy points": part.states, "predicted clean points": part.predicted},
+        )
+        for name, part in shown.items()
+    ]
+
+
+def reverse_sheet_exhibit(ways: Sequence[Way], artifacts: RungArtifacts, frames_per_second: int) -> Exhibit:
     """reverse.png of points: the way that was kept at more moments; the film has both."""
     way = longest(ways)
     timesteps, states, final = way.timesteps[:-1], way.states[:-1], way.states[-1]
-    scenes = [
-        points_scene(
-            {"Sampler": way.sampler},
-            way.timesteps,
-            {"noisy points": way.states, "predicted clean points": way.predicted},
-        )
-        for way in ways
-    ]
+    scenes = [scene for each in ways for scene in way_scenes(each, artifacts.classes)]
+    sheet = contact_sheet(states, timesteps, final, "samples $x_0$", clean_first=False, labels=way.labels)
     return Exhibit(
         "reverse.png",
         "Reverse process",
         f"The trained network walks noise back to data (still: {way.sampler}). Compare with the forward process at the "
         "same t: the clouds should look alike. The green point is the first sample, followed from pure noise (hollow, "
-        "in the large panel of its path) to its place in the shape.",
+        f"in the large panel of its path) to its place in the shape.{artifacts.class_key}",
         f"{len(timesteps)} small scatter plots from t = {timesteps[0]} to t = {timesteps[-1]}, in which a round cloud "
         f"of {len(final)} points gains the shape of the data; one green point is marked in all of them. Two larger "
         "plots show the finished samples and the green point's path.",
-        encode_sheet(contact_sheet(states, timesteps, final, "samples $x_0$", clean_first=False)),
+        encode_sheet(sheet, way.labels),
         film(scenes, frames_per_second, "last"),
     )
 
 
-def reverse_animation_exhibit(way: Way, frames_per_second: int) -> Exhibit:
+def reverse_animation_exhibit(way: Way, artifacts: RungArtifacts, frames_per_second: int) -> Exhibit:
     """reverse.webp of points: both panels end with the finished samples."""
     panels = {"noisy points": way.states, "predicted clean points": way.predicted}
-    frames = list(points_frames(panels, way.timesteps))
+    frames = list(points_frames(panels, way.timesteps, way.labels))
     return Exhibit(
         "reverse.webp",
         "Reverse process, moving",
         "Left, the noisy points; right, where the network expects each of them to end. Early predictions huddle near "
-        "the mean of the data, since noise says little about where a point belongs; they spread as t falls.",
+        "the mean of the data, since noise says little about where a point belongs; they spread as t falls."
+        f"{artifacts.class_key}",
         "Animation of two scatter plots side by side: a round cloud contracts to the shape of the data, with the trail "
         "of one green point; beside it, predictions grow from a small cluster to the same shape.",
         style.encode_animation(frames, durations(len(frames), frames_per_second)),
     )
 
 
-def prediction_exhibit(way: Way) -> Exhibit:
+def prediction_exhibit(way: Way, artifacts: RungArtifacts) -> Exhibit:
     """predicted.png of points."""
     few = replace(way, timesteps=way.timesteps[:-1]).thinned(PREDICTIONS)
     return Exhibit(
         "predicted.png",
         "What the network expects",
         "Above, noisy points; below, the clean points that the network predicts from them. One step from pure noise "
-        "can only reach the middle of the data, which is why sampling takes many.",
+        f"can only reach the middle of the data, which is why sampling takes many.{artifacts.class_key}",
         f"Two rows of {len(few.timesteps)} scatter plots: noisy points at falling t, and below each the predicted "
         "clean points.",
-        encode_sheet(prediction_sheet(few.states, few.predicted, few.timesteps)),
+        encode_sheet(prediction_sheet(few), way.labels),
     )
 
 
@@ -418,16 +470,16 @@ def image_exhibits(
     ways = [reverse_way(artifacts, use, settings.panels) for use in ("sampling", "comparison")]
     count, pixels = ways[0].states.shape[1], ways[0].states.shape[3] * ways[0].states.shape[4]
     shown = first_of_classes(count, len(classes), min(FILMED, FILMED_PIXELS // pixels))
-    ways = [way.of(shown) for way in ways]
+    ways, classes = [way.of(shown) for way in ways], classes[:FILMED]
     yield from reverse_strip_exhibits(ways, classes, settings.frames_per_second)
     yield image_animation_exhibit(ways[0].thinned(ANIMATED_FRAMES), classes, settings.frames_per_second)
 
 
 def first_of_classes(count: int, classes: int, shown: int) -> list[int]:
-    """Indices of at most `shown` (at least one a class) of `count` samples, which are sorted by class."""
+    """Indices of at most `shown` (at least one a class, of the first FILMED) of `count` samples, sorted by class."""
     per_class = count // classes
     few = min(per_class, max(1, shown // classes))
-    return [label * per_class + index for label in range(classes) for index in range(few)]
+    return [label * per_class + index for label in range(min(classes, FILMED)) for index in range(few)]
 
 
 def forward_strip_exhibit(

@@ -1,41 +1,66 @@
 """Finished samples in pictures: beside held-out data and another sampler's from the same noise; none is chosen."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.figures import style
 from diffusion_ladder.figures.film import Scene, film, tiles_scene
-from diffusion_ladder.figures.process import encode_sheet, frame_plane, show_points
+from diffusion_ladder.figures.process import (
+    LIMIT,
+    encode_sheet,
+    first_of_each_class,
+    frame_plane,
+    show_points,
+    show_tracked,
+)
 from diffusion_ladder.figures.style import Exhibit, RungArtifacts
 from diffusion_ladder.params.figures import Figures
 
 SCATTER_PANEL = 380  # side in pixels
+NUMBERED, DISC = 8, 19  # points whose noise can be followed by a number, and the width of its disc
 COMPARED_SHARE = 4  # a comparison shows a quarter as many pairs as the grid has samples
 
 
 # Points
 
 
-def scatter_row(panels: dict[str, Tensor], tracked: Sequence[bool]) -> Figure:
-    """Sets of points side by side on equal axes.
+@dataclass(frozen=True)
+class Panel:
+    """A set of points and how it is drawn.
 
-    Args:
-        panels: title to (N, 2) standardised points.
-        tracked: for each panel, whether its first point is marked.
+    Attributes:
+        points: (N, 2), standardised.
+        labels: (N,) classes, shown as colours; None for points without.
+        tracked: whether the first point is marked.
+        numbered: how many points bear a number, from 1 on.
     """
+
+    title: str
+    points: Tensor
+    labels: Tensor | None
+    tracked: bool = False
+    numbered: int = 0
+
+
+def scatter_row(panels: Sequence[Panel]) -> Figure:
+    """Sets of points side by side on equal axes."""
     side = SCATTER_PANEL
     figure = style.blank(60 + len(panels) * (side + 16), side + 82)
-    for index, (title, points) in enumerate(panels.items()):
+    for index, panel in enumerate(panels):
         axes = style.place_axes(figure, 56 + index * (side + 16), 28, side, side)
         frame_plane(axes, ticks=True)
-        axes.set_title(title, pad=5)
+        axes.set_title(panel.title, pad=5)
         axes.set_xlabel("1st coordinate (standard deviations)")
-        mark = show_points(axes, points, 2.4)[1]
-        mark.set_visible(tracked[index])
+        mark = show_points(axes, panel.points, 2.4, panel.labels)[1]
+        mark.set_visible(panel.tracked)
+        show_numbers(axes, panel.points[: panel.numbered])
         if index:
             axes.set_yticklabels([])
         else:
@@ -43,26 +68,75 @@ def scatter_row(panels: dict[str, Tensor], tracked: Sequence[bool]) -> Figure:
     return figure
 
 
+def show_numbers(axes: Axes, points: Tensor) -> None:
+    """Write 1, 2, ... into a disc at each of some points (N, 2), as far as they lie in the frame."""
+    look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "size": style.SMALL_TEXT_SIZE}
+    for number, place in enumerate(points, 1):
+        if float(place.abs().max()) < LIMIT:
+            show_tracked(axes, place, DISC, "white").set_zorder(5 + 2 * number)
+            axes.text(float(place[0]), float(place[1]), str(number), zorder=6 + 2 * number, **look)
+
+
 def points_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:
+    """samples.png of points, and of a conditional rung samples_same_noise.png."""
+    yield scatter_exhibit(artifacts, settings)
+    if artifacts.classes:
+        yield same_noise_exhibit(artifacts)
+
+
+def first_panel(title: str, points: Tensor, labels: Tensor | None, count: int, tracked: bool) -> Panel:
+    """The first `count` of (N, 2) points, of each class of (N,) labels in turn."""
+    if labels is None:
+        return Panel(title, points[:count], None, tracked)
+    chosen = first_of_each_class(labels, count)
+    return Panel(title, points[chosen], labels[chosen], tracked)
+
+
+def scatter_exhibit(artifacts: RungArtifacts, settings: Figures) -> Exhibit:
     """samples.png of points: held-out data, the samples, the comparison's samples."""
     available = (artifacts.data["test"], artifacts.samples, artifacts.comparison)
     count = min(settings.samples, *map(len, available))
-    held_out, samples, comparison = (normalise(points[:count], artifacts.normalisation) for points in available)
+    held_out, samples, comparison = (normalise(points, artifacts.normalisation) for points in available)
     titles = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
-    panels = {
-        f"held-out data{' (synthetic)' if artifacts.synthetic else ''}": held_out,
-        titles[0]: samples,
-        titles[1]: comparison,
-    }
-    yield Exhibit(
+    own_labels = artifacts.data["test_labels"] if artifacts.classes else None
+    panels = [
+        first_panel(
+            f"held-out data{' (synthetic)' if artifacts.synthetic else ''}", held_out, own_labels, count, False
+        ),
+        first_panel(titles[0], samples, artifacts.labels_of(len(samples)), count, True),
+        first_panel(titles[1], comparison, artifacts.labels_of(len(comparison)), count, True),
+    ]
+    return Exhibit(
         "samples.png",
         "Samples beside data",
         f"{count} held-out points, and as many samples of two samplers that start from the same noise. Look for stray "
         "points between the shapes, for gaps, and for a spread that differs from the data's. The green point is the "
-        "first sample of each: the same noise, not the same place.",
+        f"first sample of each: the same noise, not the same place.{artifacts.class_key}",
         f"Three scatter plots of {count} points each on equal axes: held-out data, samples by {titles[0]}, samples by "
         f"{titles[1]}.",
-        encode_sheet(scatter_row(panels, (False, True, True))),
+        encode_sheet(scatter_row(panels), panels[1].labels),
+    )
+
+
+def same_noise_exhibit(artifacts: RungArtifacts) -> Exhibit:
+    """samples_same_noise.png: the noise of the samples whose way was kept, and what it becomes under each class."""
+    kept = [artifacts.trajectories[f"sampling.{name}"] for name in ("states", "final")]
+    noise, final = (normalise(points, artifacts.normalisation) for points in (kept[0][0], kept[1]))  # (K, 2)
+    by_class = final.unflatten(0, (len(artifacts.classes), -1))  # (classes, K / classes, 2)
+    count = by_class.shape[1]
+    panels = [Panel("noise", noise[:count], None, numbered=NUMBERED)]
+    for label, (name, points) in enumerate(zip(artifacts.classes, by_class, strict=True)):
+        panels.append(Panel(name, points, torch.full((count,), label), numbered=NUMBERED))
+    return Exhibit(
+        "samples_same_noise.png",
+        "The same noise under each class",
+        f"Left, the noise that {count} samples of every class start from; beside it, what the network makes of it when "
+        f"it is asked for {' and for '.join(artifacts.classes)} ({style.sampler_title(artifacts.sampler)}). The first "
+        f"{min(NUMBERED, count)} bear numbers: points of one number start from the same noise, so that nothing but the "
+        "class sets them apart.",
+        f"{len(panels)} scatter plots of {count} points each on equal axes: the noise, and the samples of each class; "
+        "points of the same noise have the same number.",
+        encode_sheet(scatter_row(panels), panels[1].labels),
     )
 
 
@@ -128,7 +202,7 @@ def image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhi
     titles = classes or [""]
     samples = by_class(artifacts.samples, classes, settings.samples)
     shared = " Images above each other differ in their class alone: they start from the same noise." if classes else ""
-    rows = f" in rows of {' and '.join(classes)}" if classes else ""
+    rows = f" in rows of {', '.join(classes[:-1])} and {classes[-1]}" if classes else ""
     yield Exhibit(
         "samples.png",
         "Samples",
@@ -157,20 +231,30 @@ def comparison_exhibit(artifacts: RungArtifacts, settings: Figures) -> Exhibit:
         for samples in (artifacts.samples, artifacts.comparison)
     ]
     count = min(part.shape[1] for part in sets)
-    pairs = torch.stack([part[:, :count] for part in sets], dim=1).flatten(0, 1)  # (2 classes, n, ...)
+    pairs = torch.stack([part[:, :count] for part in sets], dim=1)  # (classes, 2, n, ...)
     samplers = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
     short = [title.split(",")[0].removeprefix("diffusers ") for title in samplers]
-    titles = [f"{name}, {sampler}" if name else sampler for name in classes or [""] for sampler in short]
-    figure, layout = grid(pairs, titles, together=2)
+    if len(classes) > count:
+        (figure, layout), switched = class_columns(pairs, classes, short), []
+    else:
+        titles = [f"{name}, {sampler}" if name else sampler for name in classes or [""] for sampler in short]
+        (figure, layout), switched = grid(pairs.flatten(0, 1), titles, together=2), classes
     return Exhibit(
         "comparison.png",
         "Two samplers, the same noise",
         f"Each pair starts from the same noise: above {samplers[0]}, below {samplers[1]}. Likeness within a pair is "
         "what the noise alone decides; the rest comes from the path.",
-        f"Grid of {pairs.shape[0] * pairs.shape[1]} generated images in pairs, {short[0]} above {short[1]}.",
+        f"Grid of {2 * count * max(1, len(classes))} generated images in pairs, {short[0]} above {short[1]}.",
         style.encode_samples(style.rasterise(figure)),
-        film(comparison_scenes(samplers, classes, layout), settings.frames_per_second, "first"),
+        film(comparison_scenes(samplers, switched, layout), settings.frames_per_second, "first"),
     )
+
+
+def class_columns(pairs: Tensor, classes: Sequence[str], samplers: Sequence[str]) -> tuple[Figure, style.MosaicLayout]:
+    """Few images of each of many classes: a column for each class, (classes, 2, n, ...) pairs below each other."""
+    rows = pairs.transpose(0, 2).flatten(0, 1)  # (2 n, classes, channels, h, w)
+    scale, titles = style.scale_of(rows), [*samplers] * pairs.shape[2]
+    return style.mosaic(rows, scale, titles, classes, 2), style.layout_of(rows, scale, titles, classes, 2)
 
 
 def comparison_scenes(samplers: Sequence[str], classes: Sequence[str], layout: style.MosaicLayout) -> list[Scene]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import matplotlib
 import numpy
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -25,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import Normalisation
+from diffusion_ladder.params.samplers import MODULES, is_library
 
 Colour = tuple[int, int, int]
 
@@ -38,12 +40,11 @@ TRACKED_EDGE = "#063d1d"
 TRAIL = "#66d199"  # where the tracked point has been
 VERMILLION_INK = "#6e2f00"  # the same hue, dark
 BLUE, SKY, ORANGE, VERMILLION = "#0072b2", "#56b4e9", "#e69f00", "#d55e00"
-
-SAMPLERS = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
+CLASS_COLOURS = {"blue": BLUE, "orange": ORANGE}  # of points, whose data have two classes
 
 TEXT_SIZE = 15
 SMALL_TEXT_SIZE = 13
-SHEET_WIDTH = 1200  # largest width of all of a mosaic's tiles
+SHEET_WIDTH = SHEET_HEIGHT = 1200  # largest width and height of all of a mosaic's tiles, as far as pixels can be drawn
 GREYS, COLOURS = 32, 160  # of pictures of samples
 LARGEST_TILE = 128  # largest side to which a small image is enlarged
 
@@ -104,6 +105,16 @@ class RungArtifacts:
         """Names of the classes that the samples are conditioned on; none for an unconditional rung."""
         return self.class_names[: int(self.rung["num_classes"])]
 
+    def labels_of(self, count: int) -> Tensor | None:
+        """The classes (N,) of `count` samples: equal shares, one class after the other; None if none was requested."""
+        return torch.arange(count) * len(self.classes) // count if self.classes else None
+
+    @property
+    def class_key(self) -> str:
+        """Which colour points of which class have, as a sentence after others; empty for an unconditional rung."""
+        named = [f"{colour} is {name}" for colour, name in zip(CLASS_COLOURS, self.classes, strict=False)]
+        return f" By class, {' and '.join(named)}." if named else ""
+
 
 @dataclass(frozen=True)
 class Exhibit:
@@ -133,10 +144,9 @@ class Exhibit:
 
 def sampler_title(facts: dict[str, Any]) -> str:
     """How samples were drawn, for a title: from the metadata of their file."""
-    name = facts["sampler"].removeprefix("diffusers_")
-    maker = "diffusers " if name != facts["sampler"] else ""
+    maker = "diffusers " if is_library(facts["sampler"]) else ""
     guidance = "" if facts["guidance_scale"] == 1 else f", guidance {facts['guidance_scale']:g}"
-    return f"{maker}{SAMPLERS.get(name, name.upper())}, {facts['nfe']} evaluations{guidance}"
+    return f"{maker}{MODULES[facts['sampler']].title}, {facts['nfe']} evaluations{guidance}"
 
 
 # The drawing surface
@@ -226,9 +236,9 @@ class MosaicLayout:
 
 
 def scale_of(rows: Tensor, width: int = SHEET_WIDTH) -> int:
-    """The largest enlargement at which (R, C, channels, h, w) images fit into a width, none too large; at least 1."""
-    columns, side = rows.shape[1], rows.shape[4]
-    return max(1, min(LARGEST_TILE // side, width // (columns * side)))
+    """The largest enlargement at which (R, C, channels, h, w) images fit into a sheet, none too large; at least 1."""
+    count, columns, _, height, side = rows.shape
+    return max(1, min(LARGEST_TILE // side, width // (columns * side), SHEET_HEIGHT // (count * height)))
 
 
 def layout_of(
@@ -337,6 +347,7 @@ def with_palette(image: Image.Image, colours: Sequence[Colour]) -> Image.Image:
 
 # More than 16 colours: PNG would pack fewer into half bytes, in which deflate finds fewer repetitions.
 POINTS_PALETTE = palette_of((INK, 5), (RULE, 1), (CROWD, 5), (TRACKED, 2), (TRAIL, 2)) + ramp(TRACKED, TRACKED_EDGE, 2)
+CLASSES_PALETTE = POINTS_PALETTE + [shade for colour in CLASS_COLOURS.values() for shade in ramp("white", colour, 5)]
 CHART_PALETTE = palette_of((INK, 8), (RULE, 2), (GRID, 1), (BLUE, 8), (SKY, 6), (ORANGE, 8), (VERMILLION, 8))
 
 

@@ -13,7 +13,13 @@ from torch import Tensor
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.schedules import NoiseSchedule
 from diffusion_ladder.figures import style
-from diffusion_ladder.figures.process import encode_strip, frame_plane, schedule_crossing, show_points
+from diffusion_ladder.figures.process import (
+    encode_sheet,
+    encode_strip,
+    frame_plane,
+    schedule_crossing,
+    show_points,
+)
 from diffusion_ladder.figures.style import Exhibit, RungArtifacts
 
 TARGETS = {"epsilon": "the noise", "sample": "the clean data", "v_prediction": "the velocity v"}
@@ -227,16 +233,26 @@ def bins_exhibit(artifacts: RungArtifacts) -> Exhibit:
     )
 
 
-def previewed_points(previews: Tensor, steps: Sequence[int]) -> Figure:
-    """Points (P, N, 2), standardised, in panels side by side, with the steps after which they were drawn."""
+def previewed_points(previews: Tensor, steps: Sequence[int], labels: Tensor | None = None) -> Figure:
+    """Points (P, N, 2), standardised, in panels side by side, with the steps after which they were drawn.
+
+    Args:
+        labels: (N,) classes, shown as colours.
+    """
     side = min(LARGEST_PREVIEW, style.SHEET_WIDTH // len(previews) - 8)
     figure = style.blank(len(previews) * (side + 8) + 8, side + 36)
     for index, (points, step) in enumerate(zip(previews, steps, strict=True)):
         axes = style.place_axes(figure, 8 + index * (side + 8), 28, side, side)
         axes.set_title(f"step {step:,}", pad=5)
         frame_plane(axes)
-        show_points(axes, points, 2)
+        show_points(axes, points, 2, labels)
     return figure
+
+
+def column_titles(classes: Sequence[str], count: int, tile_width: int) -> list[str]:
+    """The class above each of `count` columns, sorted by class; above its first alone where names have no room."""
+    narrow = any(style.text_width(name) > tile_width for name in classes)
+    return ["" if narrow and index else name for name in classes for index in range(count // max(1, len(classes)))]
 
 
 def previews_exhibit(artifacts: RungArtifacts) -> Exhibit:
@@ -244,13 +260,14 @@ def previews_exhibit(artifacts: RungArtifacts) -> Exhibit:
     previews, steps = artifacts.previews["samples"], artifacts.previews["steps"].tolist()
     count, classes = previews.shape[1], artifacts.classes
     if artifacts.is_points:
-        figure = previewed_points(normalise(previews, artifacts.normalisation), steps)
-        content = style.encode_png(style.with_palette(style.rasterise(figure), style.POINTS_PALETTE))
+        labels = artifacts.labels_of(count)
+        content = encode_sheet(previewed_points(normalise(previews, artifacts.normalisation), steps, labels), labels)
     else:
-        columns = [name for name in classes for _ in range(count // len(classes))]
-        figure = style.mosaic(previews, style.scale_of(previews), [f"step {step:,}" for step in steps], columns)
+        scale = style.scale_of(previews)
+        columns = column_titles(classes, count, scale * previews.shape[-1])
+        figure = style.mosaic(previews, scale, [f"step {step:,}" for step in steps], columns)
         content = encode_strip(figure, previews[-1])
-    outside = " Points farther out than the frame are left out." if artifacts.is_points else ""
+    outside = f" Points farther out than the frame are left out.{artifacts.class_key}" if artifacts.is_points else ""
     layout = "panels from left to right" if artifacts.is_points else "rows from top to bottom"
     return Exhibit(
         "previews.png",

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffusion_ladder.graph.reader import REFERENCE, Definition, filled_in
-from diffusion_ladder.params.schedulers import SAMPLER_MODULES
+from diffusion_ladder.params.samplers import MODULES
 
 SOURCE = "src/diffusion_ladder"
 SCHEDULERS = f"{SOURCE}/schedulers"
 LOADED = {  # modules that a stage loads by a name that is no scalar of params.yaml
     "train": [f"{SCHEDULERS}/ddim.py"],  # draws the previews
-    "sweep": [f"{SCHEDULERS}/{module}.py" for module in SAMPLER_MODULES],
+    "sweep": [f"{SCHEDULERS}/{module}.py" for module in MODULES],
     "compare_schedulers": [f"{SCHEDULERS}/diffusers_interface.py"],
 }
 
@@ -24,13 +24,20 @@ def code_of(stage: Definition, by_hand: list[str]) -> list[str]:
     """The files and folders of code that a stage depends on, in order.
 
     Args:
-        by_hand: entries that stay: the folders of all code, and files named by ${...}, whose own imports are added.
+        by_hand: entries that stay: the folders of all code, and what ${...} names, whose own imports are added.
     """
-    named = {filled_in(entry, stage.entry(key)) for entry in by_hand for key in stage.loop if REFERENCE.search(entry)}
+    entries = {filled_in(entry, stage.entry(key)) for entry in by_hand for key in stage.loop if REFERENCE.search(entry)}
+    named = {file for entry in entries for file in files_below(entry)}
     start = [f"stages/{stage.name}.py", *LOADED.get(stage.name, []), *sorted(named)]
     found = {path for file in start for path in [file, *imported(file)]} - named
-    whole = tuple(f"{entry}/" for entry in by_hand if "." not in entry)
+    whole = tuple(f"{entry}/" for entry in by_hand if "." not in entry)  # the folders of all code
     return sorted([*by_hand, *as_folders({path for path in found if not path.startswith(whole)})])
+
+
+def files_below(entry: str) -> list[str]:
+    """The file of code that an entry names, or those in the folder that it names."""
+    path = Path(entry)
+    return [file.as_posix() for file in sorted(path.rglob("*.py"))] if path.is_dir() else [entry]
 
 
 @functools.cache

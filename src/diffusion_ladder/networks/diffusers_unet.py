@@ -14,21 +14,23 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from diffusion_ladder.networks.embeddings import fold, unfold
+from diffusion_ladder.networks.initialisation import zero_last_layers
 from diffusion_ladder.params.network import DiffusersUNetNetwork
 
 
 class DiffusersUNet(nn.Module):
     """UNet2DModel between folding and unfolding, called as the networks written here are."""
 
-    def __init__(self, unet: UNet2DModel, patch_size: int) -> None:
+    def __init__(self, unet: UNet2DModel, patch_size: int, haar: bool) -> None:
         super().__init__()
         self.unet = unet
         self.patch_size = patch_size
+        self.haar = haar
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) noisy images, (B,) timesteps and, for a conditional model, (B,) labels to (B, C, H, W)."""
-        folded = fold(sample, self.patch_size)
-        return unfold(self.unet(folded, timestep, class_labels=class_labels).sample, self.patch_size)
+        folded = fold(sample, self.patch_size, self.haar)
+        return unfold(self.unet(folded, timestep, class_labels=class_labels).sample, self.patch_size, self.haar)
 
 
 def build(settings: DiffusersUNetNetwork, sample_shape: tuple[int, ...], num_class_embeds: int | None) -> DiffusersUNet:
@@ -52,7 +54,9 @@ def build(settings: DiffusersUNetNetwork, sample_shape: tuple[int, ...], num_cla
         time_embedding_dim=settings.time_embedding_size,
         num_class_embeds=num_class_embeds,
     )
-    return DiffusersUNet(unet, settings.patch_size)
+    if settings.zero_init:
+        zero_last_layers(unet)
+    return DiffusersUNet(unet, settings.patch_size, settings.folding == "haar")
 
 
 def save(network: DiffusersUNet, folder: Path) -> None:
@@ -62,4 +66,5 @@ def save(network: DiffusersUNet, folder: Path) -> None:
 
 def load(settings: DiffusersUNetNetwork, sample_shape: tuple[int, ...], folder: Path) -> DiffusersUNet:
     """Read what `save` wrote."""
-    return DiffusersUNet(UNet2DModel.from_pretrained(folder, local_files_only=True), settings.patch_size)
+    unet = UNet2DModel.from_pretrained(folder, local_files_only=True)
+    return DiffusersUNet(unet, settings.patch_size, settings.folding == "haar")

@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import read_tensors, write_tensors
-from diffusion_ladder.networks.embeddings import TimeEmbedding
+from diffusion_ladder.networks.embeddings import TimeEmbedding, condition
+from diffusion_ladder.networks.initialisation import zero_last_layers
 from diffusion_ladder.params.network import MLPNetwork
 
 WEIGHTS = "model.safetensors"
@@ -28,13 +29,23 @@ class ResidualLayer(nn.Module):
 
 
 class MLP(nn.Module):
-    """Predicts the noise in a noisy point: (B, in_channels) and (B,) timesteps to (B, in_channels)."""
+    """Predicts the noise in a noisy point: (B, in_channels), (B,) timesteps [, (B,) labels] to (B, in_channels).
 
-    def __init__(self, in_channels: int, hidden_size: int, hidden_layers: int, time_embedding_size: int) -> None:
+    Args:
+        in_channels: numbers in a point.
+        settings: see params.yaml, `rungs.circles.network`.
+        num_class_embeds: rows of the class embedding (null label included), or None for no labels.
+    """
+
+    def __init__(self, in_channels: int, settings: MLPNetwork, num_class_embeds: int | None = None) -> None:
         super().__init__()
+        hidden_size, time_embedding_size = settings.hidden_size, settings.time_embedding_size
         self.time_embedding = TimeEmbedding(time_embedding_size, time_embedding_size)
+        self.class_embedding = nn.Embedding(num_class_embeds, time_embedding_size) if num_class_embeds else None
         self.linear_in = nn.Linear(in_channels, hidden_size)
-        self.layers = nn.ModuleList(ResidualLayer(hidden_size, time_embedding_size) for _ in range(hidden_layers))
+        self.layers = nn.ModuleList(
+            ResidualLayer(hidden_size, time_embedding_size) for _ in range(settings.hidden_layers)
+        )
         self.norm_out = nn.LayerNorm(hidden_size)
         self.linear_out = nn.Linear(hidden_size, in_channels)
 
@@ -44,14 +55,13 @@ class MLP(nn.Module):
         Args:
             sample: (B, in_channels) noisy points x_t, in standardised units.
             timestep: (B,) int64 in [0, T).
-            class_labels: must be None: this network is unconditional.
+            class_labels: (B,) int64 in [0, num_class_embeds), or None without a class embedding.
 
         Returns:
             (B, in_channels) prediction (of epsilon, unless another target is trained).
         """
-        if class_labels is not None:
-            raise ValueError("the MLP is unconditional: it takes no class labels")
-        time = nn.functional.silu(self.time_embedding(timestep))  # (B, time_embedding_size)
+        time = condition(self.time_embedding(timestep), self.class_embedding, class_labels)  # (B, time_embedding_size)
+        time = nn.functional.silu(time)
         hidden = self.linear_in(sample)  # (B, hidden_size)
         for layer in self.layers:
             hidden = layer(hidden, time)
@@ -60,9 +70,10 @@ class MLP(nn.Module):
 
 def build(settings: MLPNetwork, sample_shape: tuple[int, ...], num_class_embeds: int | None) -> MLP:
     """The network for samples of `sample_shape` (D,), with fresh weights from torch's current random state."""
-    if num_class_embeds is not None:
-        raise ValueError("the MLP is unconditional: it has no class embedding")
-    return MLP(in_channels=sample_shape[0], **settings.model_dump(exclude={"name"}))
+    network = MLP(sample_shape[0], settings, num_class_embeds)
+    if settings.zero_init:
+        zero_last_layers(network)
+    return network
 
 
 def save(network: MLP, folder: Path) -> None:
@@ -72,6 +83,8 @@ def save(network: MLP, folder: Path) -> None:
 
 def load(settings: MLPNetwork, sample_shape: tuple[int, ...], folder: Path) -> MLP:
     """Read what `save` wrote."""
-    network = build(settings, sample_shape, None)
-    network.load_state_dict(read_tensors(folder / WEIGHTS))
+    weights = read_tensors(folder / WEIGHTS)
+    classes = weights.get("class_embedding.weight")
+    network = build(settings, sample_shape, None if classes is None else len(classes))
+    network.load_state_dict(weights)
     return network

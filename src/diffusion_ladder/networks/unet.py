@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import read_tensors, write_tensors
-from diffusion_ladder.networks.embeddings import TimeEmbedding, fold, unfold
+from diffusion_ladder.networks.embeddings import TimeEmbedding, condition, fold, unfold
+from diffusion_ladder.networks.initialisation import zero_last_layers
 from diffusion_ladder.params.network import UNetNetwork
 
 
@@ -194,6 +195,7 @@ class UNet(nn.Module):
         options = BlockOptions(time_size, settings.norm_groups, settings.scale_shift, settings.attention_head_size)
         folded = in_channels * settings.patch_size**2
         self.patch_size = settings.patch_size
+        self.haar = settings.folding == "haar"
         self.time_embedding = TimeEmbedding(channels[0], time_size)
         self.class_embedding = nn.Embedding(num_class_embeds, time_size) if num_class_embeds else None
         self.conv_in = nn.Conv2d(folded, channels[0], 3, padding=1)
@@ -205,10 +207,7 @@ class UNet(nn.Module):
 
     def condition(self, timestep: Tensor, class_labels: Tensor | None) -> Tensor:
         """(B,) timesteps and labels to the (B, time_size) vector that conditions every block."""
-        if (self.class_embedding is None) != (class_labels is None):
-            raise ValueError("class labels are needed exactly where the network has a class embedding")
-        time = self.time_embedding(timestep)
-        return time if self.class_embedding is None else time + self.class_embedding(class_labels)
+        return condition(self.time_embedding(timestep), self.class_embedding, class_labels)
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Predict the target of a noisy image.
@@ -222,7 +221,7 @@ class UNet(nn.Module):
             (B, in_channels, H, W) prediction (of epsilon, unless another target is trained).
         """
         time = self.condition(timestep, class_labels)
-        hidden = self.conv_in(fold(sample, self.patch_size))
+        hidden = self.conv_in(fold(sample, self.patch_size, self.haar))
         skips = [hidden]
         for down in self.down_blocks:
             skips += down(skips[-1], time)
@@ -230,7 +229,7 @@ class UNet(nn.Module):
         for up in self.up_blocks:
             hidden = up(hidden, time, skips)
         hidden = self.conv_out(nn.functional.silu(self.conv_norm_out(hidden)))
-        return unfold(hidden, self.patch_size)
+        return unfold(hidden, self.patch_size, self.haar)
 
 
 def down_levels(
@@ -264,7 +263,10 @@ WEIGHTS = "model.safetensors"
 
 def build(settings: UNetNetwork, sample_shape: tuple[int, ...], num_class_embeds: int | None) -> UNet:
     """The network for samples of `sample_shape` (C, H, W), with fresh weights from torch's current random state."""
-    return UNet(sample_shape[0], settings, num_class_embeds)
+    network = UNet(sample_shape[0], settings, num_class_embeds)
+    if settings.zero_init:
+        zero_last_layers(network)
+    return network
 
 
 def save(network: UNet, folder: Path) -> None:

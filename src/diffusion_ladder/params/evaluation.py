@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from diffusion_ladder.params.section import OpenShare, Positive, PositiveFloat, Section, Share
+from diffusion_ladder.params.section import NotNegativeFloat, OpenShare, Positive, PositiveFloat, Section, Share
 
 
 class Memorisation(Section):
@@ -23,6 +23,16 @@ class AccuracyScore(Section):
 
     steps: Positive
     batch_size: Positive
+
+
+class TwoSampleTest(Section):
+    """How the network is trained that is to tell samples from held-out images."""
+
+    channels: Annotated[list[Positive], Field(min_length=1)]
+    steps: Positive
+    batch_size: Positive
+    learning_rate: PositiveFloat
+    weight_decay: NotNegativeFloat
 
 
 class Inception(Section):
@@ -51,6 +61,7 @@ class ImageEvaluation(Evaluation):
     """How samples are measured by evaluation/images.py."""
 
     neighbours: Positive
+    two_sample: TwoSampleTest | None = None
     accuracy_score: AccuracyScore | None = None
     inception: Inception | None = None
 

@@ -14,6 +14,7 @@ class MLPNetwork(Section):
     hidden_size: Positive
     hidden_layers: Positive
     time_embedding_size: Annotated[int, Field(gt=0, multiple_of=2)]
+    zero_init: bool = False
 
 
 class DiffusersUNetNetwork(Section):
@@ -29,6 +30,8 @@ class DiffusersUNetNetwork(Section):
     middle_attention: bool
     time_embedding_size: Annotated[int, Field(gt=0, multiple_of=2)]
     patch_size: Positive
+    folding: Literal["haar"] | None = None
+    zero_init: bool = False
 
     @model_validator(mode="after")
     def channels_fit(self) -> "DiffusersUNetNetwork":
@@ -43,6 +46,8 @@ class DiffusersUNetNetwork(Section):
                 raise ValueError(f"block_out_channels: {channels} is no multiple of attention_head_size = {head}")
         if self.middle_attention and self.block_out_channels[-1] % self.attention_head_size:
             raise ValueError("block_out_channels: the last level is no multiple of attention_head_size")
+        if self.folding and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
+            raise ValueError(f"folding: the Haar transform needs a patch_size of 2, 4, 8 ..., not {self.patch_size}")
         return self
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from diffusion_ladder.params.schedulers import SamplerName
+from diffusion_ladder.params.schedulers import SamplerModule
 from diffusion_ladder.params.section import ClosedShare, NotNegativeFloat, Positive, Section, Spacing, StepCount
 
 
@@ -18,7 +18,7 @@ class Thresholding(Section):
 class Sampling(Section):
     """How a rung's samples are drawn; what is off is absent."""
 
-    sampler: SamplerName
+    sampler: SamplerModule
     steps: StepCount
     spacing: Spacing
     variance_type: Literal["fixed_small", "fixed_large"]

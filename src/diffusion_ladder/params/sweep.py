@@ -1,9 +1,10 @@
 """Which samplers a rung compares, and at which cost."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from diffusion_ladder.params.schedulers import SamplerName
 from diffusion_ladder.params.section import ClosedShare, NotNegativeFloat, Positive, Section
 
 
@@ -17,7 +18,7 @@ class SweptGuidance(Section):
 class Sweep(Section):
     """Which samplers a rung compares, and at which cost; what is off is absent."""
 
-    samplers: Annotated[list[Literal["ddpm", "ddim", "dpm_solver", "heun"]], Field(min_length=1)]
+    samplers: Annotated[list[SamplerName], Field(min_length=1)]
     evaluations: Annotated[list[Positive], Field(min_length=1)]
     seeds: Annotated[int, Field(ge=2)]
     count: Annotated[int, Field(ge=2)]

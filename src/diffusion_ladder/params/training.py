@@ -29,6 +29,20 @@ class EmaChoice(Section):
     batches: Positive
 
 
+class TimestepDensity(Section):
+    """Timesteps drawn so that their log-SNR is normal with this mean and deviation, as far as the schedule reaches."""
+
+    log_snr_mean: float
+    log_snr_deviation: PositiveFloat
+
+
+class Decay(Section):
+    """How the learning rate ends: constant, then down to zero in the last part of the training."""
+
+    shape: Literal["linear", "one_minus_sqrt"]
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
 class Training(Section):
     """The training loop's settings; what is off is absent."""
 
@@ -49,6 +63,9 @@ class Training(Section):
     flip: bool = False
     pairing: Literal["optimal_transport"] | None = None
     loss_weight: LossWeight | None = None
+    stratified_timesteps: bool = False
+    timestep_density: TimestepDensity | None = None
+    decay: Decay | None = None
 
 
 class Previews(Section):

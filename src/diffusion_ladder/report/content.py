@@ -22,6 +22,8 @@ from diffusion_ladder.report.schedulers import SchedulerReport, scheduler_report
 from diffusion_ladder.report.topics import Topic, topic_of_fact, topics_of
 from diffusion_ladder.report.verdict import Judgement, Preset, data_in_words, judgements, preset_of, shortfalls
 
+LADDER = "ladder"  # the name of the first picture
+
 
 @dataclass(frozen=True)
 class Numbered:
@@ -122,7 +124,8 @@ class Report:
         cards: data cards by the names of the data sets, in the order in which the ladder uses them.
         preset: which of the presets the parameters are.
         data: whether the data are embedded.
-        across: figures of several rungs together.
+        ladder: all rungs as one picture, with which the report begins.
+        across: other figures of several rungs together.
     """
 
     chapters: list[Chapter]
@@ -134,6 +137,7 @@ class Report:
     preset: Preset
     data: str
     provenance: Provenance
+    ladder: Picture | None
     across: list[Picture]
 
     @property
@@ -149,13 +153,17 @@ class Report:
     @property
     def pictures(self) -> list[Picture]:
         """All of them, in the order of the page."""
-        return [*(picture for chapter in self.chapters for picture in chapter.all_pictures), *self.across]
+        return [
+            *filter(None, [self.ladder]),
+            *(picture for chapter in self.chapters for picture in chapter.all_pictures),
+            *self.across,
+        ]
 
     @property
     def example_override(self) -> str:
         """An option of `dvc exp run` that trains the first rung twice as long."""
         first = self.chapters[0]
-        return f"models.{first.key}.training.steps={2 * first.model.training.steps}"
+        return f"rungs.{first.key}.training.steps={2 * first.model.training.steps}"
 
     def title_of(self, key: str) -> str:
         """A chapter's title."""
@@ -189,6 +197,7 @@ class Reader:
         metric_names = [metric.key for chapter in chapters for metric in chapter.metrics]
         notes = words.limitations(self.parameters, cards, metric_names)
         measured = self.json("reports", "metrics", "schedulers.json")
+        across = self.pictures("report", "across")
         schedulers = scheduler_report(measured, self.parameters.scheduler_comparison)
         return Report(
             chapters=chapters,
@@ -200,7 +209,8 @@ class Reader:
             preset=preset_of(self.parameters, self.root / "presets"),
             data=data_in_words(self.parameters),
             provenance=provenance_of(self.root, self.parameters),
-            across=self.pictures("report", "across"),
+            ladder=next((picture for picture in across if picture.name == LADDER), None),
+            across=[picture for picture in across if picture.name != LADDER],
         )
 
     def chapter(self, key: str) -> Chapter:

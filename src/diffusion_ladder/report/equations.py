@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.samplers import MODULES
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.report.notation import (
     Math,
@@ -276,9 +277,9 @@ LOSS_WEIGHTS = {
     ),
 }  # fmt: skip
 
-STEPS = {
-    "ddpm": Equation(
-        "ddpm",
+STEPS = (  # by the names of the samplers' functions (samplers.py)
+    Equation(
+        "ddpm_step",
         "A step of DDPM",
         (
             x_previous + EQUALS + fraction(row(root(alpha_bar_previous), beta_t), noise_t) + x_0_hat + PLUS
@@ -291,8 +292,8 @@ STEPS = {
         DDPM,
         "eq. 7 and algorithm 2",
     ),
-    "ddim": Equation(
-        "ddim",
+    Equation(
+        "ddim_step",
         "A step of DDIM",
         (
             x_s + EQUALS + root(alpha_bar_s) + x_0_hat + PLUS + root(noise_s, MINUS, sub_power(sigma, t, TWO))
@@ -305,8 +306,8 @@ STEPS = {
         DDIM,
         "eq. 12 and 16",
     ),
-    "dpm_solver": Equation(
-        "dpm_solver",
+    Equation(
+        "dpm_solver_step",
         "A step of DPM-Solver++",
         (
             x_s + EQUALS + root(fraction(noise_s, noise_t)) + x_t + MINUS + root(alpha_bar_s)
@@ -322,8 +323,8 @@ STEPS = {
         DPM_SOLVER,
         "algorithm 2",
     ),
-    "heun": Equation(
-        "heun",
+    Equation(
+        "heun_step",
         "A step of Heun's method",
         (
             x_s + EQUALS + x_t + PLUS + parentheses(sigma_s, MINUS, sigma_t)
@@ -337,7 +338,7 @@ STEPS = {
         KARRAS,
         "algorithm 1",
     ),
-}  # fmt: skip
+)  # fmt: skip
 
 LABEL_DROPOUT = Equation(
     "label_dropout",
@@ -400,7 +401,7 @@ MEASURES = {
 def equations_of(model: RungParameters, sampling: Sampling, metric_names: Collection[str]) -> list[Equation]:
     """The equations that a rung uses, in the order in which it does; what has no equation here is passed over."""
     prediction_type = model.schedule.prediction_type
-    samplers = {name.removeprefix("diffusers_") for name in (sampling.sampler, model.schedulers.comparison)}
+    steps = {MODULES[name].step_function for name in (sampling.sampler, model.schedulers.comparison)}
     candidates = (
         ADDING_NOISE,
         SCHEDULES.get(model.schedule.name),
@@ -411,7 +412,7 @@ def equations_of(model: RungParameters, sampling: Sampling, metric_names: Collec
         LABEL_DROPOUT if model.training.label_dropout else None,
         ESTIMATES.get(prediction_type),
         CLASSIFIER_FREE_GUIDANCE if sampling.guidance_scale != 1 else None,
-        *(equation for name, equation in STEPS.items() if name in samplers),
+        *(equation for equation in STEPS if equation.key in steps),
         *(equation for name, equation in MEASURES.items() if name in metric_names),
     )
     return [equation for equation in candidates if equation is not None]
@@ -427,7 +428,7 @@ EQUATIONS_BY_KEY = {
         *LOSS_WEIGHTS.values(),
         AVERAGE,
         *ESTIMATES.values(),
-        *STEPS.values(),
+        *STEPS,
         LABEL_DROPOUT,
         CLASSIFIER_FREE_GUIDANCE,
         *MEASURES.values(),

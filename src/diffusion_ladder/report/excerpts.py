@@ -9,6 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.samplers import ROWS, Sampler, is_library
 from diffusion_ladder.params.sampling import Sampling
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -59,13 +60,19 @@ def has_loss_weight(name: str) -> Callable[[RungParameters, Sampling], bool]:
     return lambda model, sampling: model.training.loss_weight is not None and model.training.loss_weight.name == name
 
 
+def step_of(sampler: Sampler) -> Excerpt:
+    """The step of a sampler that is written here."""
+    title, file = f"One step of {sampler.title}", f"schedulers/{sampler.name}.py"
+    return Excerpt(sampler.step_function, title, file, sampler.step_function, uses_own(sampler.name))
+
+
 EXCERPTS = (
     Excerpt(
         "add_noise",
         "Noise is added",
         "diffusion/schedules.py",
         "add_noise",
-        lambda model, sampling: not model.schedulers.training.startswith("diffusers_"),
+        lambda model, sampling: not is_library(model.schedulers.training),
     ),
     Excerpt(
         "min_snr_weight",
@@ -78,16 +85,7 @@ EXCERPTS = (
     Excerpt("draw_batch", "A batch is drawn", "training/loop.py", "draw_batch", always),
     Excerpt("losses_of", "The loss is computed", "training/loop.py", "losses_of", always),
     Excerpt("reverse_process", "Samples are drawn", "sampling/loop.py", "reverse_process", always),
-    Excerpt("ddpm_step", "One step of DDPM", "schedulers/ddpm.py", "DDPMScheduler.step", uses_own("ddpm")),
-    Excerpt("ddim_step", "One step of DDIM", "schedulers/ddim.py", "DDIMScheduler.step", uses_own("ddim")),
-    Excerpt(
-        "dpm_solver_step",
-        "One step of DPM-Solver++",
-        "schedulers/dpm_solver.py",
-        "DPMSolverMultistepScheduler.step",
-        uses_own("dpm_solver"),
-    ),
-    Excerpt("heun_step", "One step of Heun", "schedulers/heun.py", "HeunDiscreteScheduler.step", uses_own("heun")),
+    *(step_of(sampler) for sampler in ROWS),
     Excerpt("mlp", "Through the MLP", "networks/mlp.py", "MLP.forward", has_network("mlp")),
     Excerpt("unet", "Through the U-Net", "networks/unet.py", "UNet.forward", has_network("unet")),
     Excerpt(

@@ -62,9 +62,10 @@ DESCRIPTIONS = {
     "two_sample_accuracy": Description(
         "Told apart by a classifier",
         LOWER,
-        "A nearest-neighbour classifier learns from half of the points which are samples and which are held-out data;"
-        " this is how often it is right about the other half (the classifier two-sample test). One that can only guess"
-        " is right half the time, give or take the deviation by chance below.",
+        "A classifier of its own (of points their nearest neighbours, of images a small convolutional network) learns"
+        " from half of both which are samples and which are held-out data; this is how often it is right about those"
+        " that it hasn't seen (the classifier two-sample test). One that can only guess is right half the time, give or"
+        " take the deviation by chance below.",
         OVER_SEEDS,
     ),
     "two_sample_p_value": Description(
@@ -169,6 +170,42 @@ DESCRIPTIONS = {
         LOWER,
         "The kernel distance of the features of the same network.",
         OVER_SEEDS,
+    ),
+    "random_convolution_frechet_distance": Description(
+        "Fréchet distance by random convolutions",
+        LOWER,
+        "The Fréchet distance of features that know nothing of classes: means and deviations of random filters that"
+        " were never trained, each direction in units of its deviation among training images. It sees grain, veils and"
+        " shifts of colour that the judge has learnt to look past.",
+        OVER_SEEDS,
+    ),
+    "pixel_component_frechet_distance": Description(
+        "Fréchet distance by pixels",
+        LOWER,
+        "The Fréchet distance of the pixels' principal components, that is along the directions in which training"
+        " images vary most: which colour is where, and whether some kind of image is missing.",
+        OVER_SEEDS,
+    ),
+    "high_frequency_ratio": Description(
+        "Fine detail, times the data's",
+        NEAR,
+        "The share of the images' power at periods of less than 2.7 pixels, as a multiple of that of held-out images."
+        " Grain makes it larger than one, blur smaller.",
+        OVER_SEEDS,
+    ),
+    "two_pixel_ratio": Description(
+        "Checkerboard, times the data's",
+        NEAR,
+        "The share of the images' power in stripes and checkers with a period of exactly two pixels, as a multiple of"
+        " that of held-out images: the mark of a network that draws several pixels at once.",
+        OVER_SEEDS,
+    ),
+    "noise_level": Description(
+        "Grain, in grey levels",
+        NEAR,
+        "The standard deviation of the finest noise in a typical place of an image, from the median of its finest"
+        " diagonal wavelet coefficients (Donoho and Johnstone 1994). Flat drawings have none.",
+        OF_MEAN,
     ),
     "copied_share": Description(
         "Copies of training data",

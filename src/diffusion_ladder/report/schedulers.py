@@ -4,17 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from diffusion_ladder.params.samplers import VARIANTS
 from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
 from diffusion_ladder.report.metrics import finite
 from diffusion_ladder.report.rendering import number
 
-SAMPLERS = {
-    "ddpm": "DDPM",
-    "ddim_eta_0": "DDIM, η = 0",
-    "ddim_eta_1": "DDIM, η = 1",
-    "dpm_solver": "DPM-Solver++",
-    "heun": "Heun",
-}
 SCHEDULES = {
     "linear": "linear",
     "scaled_linear": "scaled_linear",
@@ -32,7 +26,7 @@ class DifferenceTable:
     Attributes:
         dtype: float32 or float64.
         limit: up to which the schedulers count as equal.
-        rows: a noise schedule's name, and a cell for each of SAMPLERS: a number, or a dash where diffusers has none.
+        rows: a noise schedule's name, and a cell for each of VARIANTS: a number, or a dash where diffusers has none.
         exceeded: the cells above the limit, in words.
     """
 
@@ -49,11 +43,13 @@ class SchedulerReport:
     Attributes:
         loops: how many were run.
         nan_loops: in how many diffusers' scheduler ended in NaN.
+        noisy_loops: in how many it left noise in finished samples.
         steps: of the loops, in words, the long ones last.
     """
 
     loops: int
     nan_loops: int
+    noisy_loops: int
     steps: str
     samplers: list[str]
     tables: list[DifferenceTable]
@@ -67,8 +63,9 @@ def scheduler_report(raw: Mapping[str, Any], settings: SchedulerComparison) -> S
     return SchedulerReport(
         loops=values["loops"],
         nan_loops=values.get("nan_loops_of_diffusers", 0),
+        noisy_loops=values.get("noisy_loops_of_diffusers", 0),
         steps=f"{', '.join(map(number, settings.steps))} and {number(settings.long_steps)}",
-        samplers=list(SAMPLERS.values()),
+        samplers=[variant.title for variant in VARIANTS.values()],
         tables=[difference_table(values, dtype, limit) for dtype, limit in settings.limits.items()],
     )
 
@@ -77,8 +74,8 @@ def difference_table(values: Mapping[str, Any], dtype: str, limit: float) -> Dif
     """The differences of one precision."""
     rows, exceeded = [], []
     for schedule, title in SCHEDULES.items():
-        found = {sampler: values.get(f"{sampler}_{schedule}_{dtype}") for sampler in SAMPLERS}
+        found = {sampler: values.get(f"{sampler}_{schedule}_{dtype}") for sampler in VARIANTS}
         rows.append((title, [NOTHING if value is None else number(value, 2) for value in found.values()]))
-        above = [SAMPLERS[sampler] for sampler, value in found.items() if value is not None and value > limit]
+        above = [VARIANTS[sampler].title for sampler, value in found.items() if value is not None and value > limit]
         exceeded += [f"{sampler} with {title}" for sampler in above]
     return DifferenceTable(dtype, number(limit, 1), rows, exceeded)

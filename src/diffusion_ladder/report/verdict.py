@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.overlays import flatten
+from diffusion_ladder.overlays import flatten, for_each_rung
 from diffusion_ladder.params.quality import Threshold
 from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.whole import Parameters, with_every_rung
@@ -36,11 +36,6 @@ class Judgement:
         return described(self.check.metric)
 
     @property
-    def threshold(self) -> Measured:
-        """The limit, as a number to print."""
-        return Measured(self.check.threshold, None)
-
-    @property
     def shortfall(self) -> Measured | None:
         """By how much it falls short; None where it doesn't."""
         return Measured(self.check.shortfall, None) if self.check.shortfall else None
@@ -48,7 +43,7 @@ class Judgement:
     @property
     def word(self) -> str:
         """The verdict in a word or two."""
-        if self.metric is None:
+        if self.check.shortfall is None:
             return "not measured"
         return "pass" if self.check.passed else "falls short"
 
@@ -65,11 +60,10 @@ def shortfalls(title: str, found: Sequence[Judgement]) -> list[str]:
     """A sentence for everything that a rung lacks."""
     lacking = []
     for each in found:
-        bound = f"{'at most' if each.check.at_most else 'at least'} {each.threshold}"
-        if each.metric is None:
-            lacking.append(f"{title}: *{each.description.title}* was not measured ({bound} is asked for).")
+        if each.metric is None or each.check.shortfall is None:
+            lacking.append(f"{title}: *{each.description.title}* was not measured ({each.check.asked} is asked for).")
         elif each.shortfall:
-            value = f"{each.metric.samples} where {bound} is asked for"
+            value = f"{each.metric.samples} where {each.check.bound} is asked for"
             remedy = f" ({each.check.remedy})" if each.check.remedy else ""
             lacking.append(
                 f"{title} falls short: *{each.description.title}* is {value}, {each.shortfall} too"
@@ -108,10 +102,19 @@ def preset_of(parameters: Parameters, folder: Path) -> Preset:
     mine, default = flatten(parameters.model_dump(exclude_unset=True)), load_yaml(ground)
     found = []
     for path in sorted(folder.glob("*.yaml"), key=lambda path: (path != ground, path.stem)):
-        theirs = flatten(with_every_rung(merge(default, load_yaml(path))))
+        theirs = flatten(with_every_rung(merge(default, for_each_rung(load_yaml(path), default))))
         differing = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key)]
-        found.append(Preset(path.stem, differing))
+        found.append(Preset(path.stem, [*dict.fromkeys(block_or_key(key, theirs) for key in differing)]))
     return min(found, key=lambda preset: len(preset.changed))
+
+
+def block_or_key(key: str, known: Mapping[str, Any]) -> str:
+    """A key; of a data set, a classifier or a rung that is not known at all, the whole block instead."""
+    block = ".".join(key.split(".")[:2])
+    is_new = key.startswith(("datasets.", "classifiers.", "rungs.")) and not any(
+        other.startswith(f"{block}.") for other in known
+    )
+    return block if is_new else key
 
 
 def data_in_words(parameters: Parameters) -> str:

@@ -7,14 +7,14 @@ parameters and artifacts.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffusion_ladder.params.datasets import Dataset, Portraits
+from diffusion_ladder.params.datasets import FOLDER_COLUMN, Dataset, Portraits
 from diffusion_ladder.params.network import DiffusersUNetNetwork
 from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.params.samplers import MODULES, is_library
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.whole import Parameters
 
 NETWORK_NAMES = {"mlp": "MLP", "unet": "U-Net from scratch", "diffusers_unet": "UNet2DModel of diffusers"}
-SAMPLER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpm_solver": "DPM-Solver++", "heun": "Heun"}
 
 KINDS = {
     "points": (
@@ -26,11 +26,11 @@ KINDS = {
         "Small grey pictures are the first rung on which a sample is not a place but an image: every pixel is a"
         " coordinate, and what makes a picture is how neighbours agree."
     ),
-    "portraits": (
-        "Colour pictures that come with a label. The network is told which class to draw, so that the same noise can"
-        " be asked for one class or for another."
-    ),
+    "portraits": "Pictures that come with a label.",
 }
+TOLD_A_CLASS = (
+    "The network is told which class to draw, so that the same noise can be asked for one class or for another."
+)
 
 SOURCES = {
     "make_circles": "synthetic, drawn here by scikit-learn's function of that name",
@@ -58,9 +58,8 @@ def network_name(name: str) -> str:
 
 def sampler_name(name: str) -> str:
     """A scheduler module as the literature calls it: diffusers_ddpm is DDPM of diffusers."""
-    short = name.removeprefix("diffusers_")
-    title = SAMPLER_NAMES.get(short, short.replace("_", " ").upper())
-    return f"{title} of diffusers" if name != short else title
+    title = MODULES[name].title
+    return f"{title} of diffusers" if is_library(name) else title
 
 
 def steps_in_words(steps: int | str, T: int) -> str:
@@ -71,11 +70,17 @@ def steps_in_words(steps: int | str, T: int) -> str:
 def about(model: RungParameters, dataset: Dataset, sampling: Sampling) -> dict[str, str]:
     """A rung in plain words: for each of its topics a paragraph."""
     return {
-        "the kind of data": KINDS.get(str(getattr(dataset, "kind", "")), ""),
+        "the kind of data": about_kind(model, dataset),
         "the network": about_network(model),
         "the way of training": about_training(model),
         "the way of sampling": about_sampling(model, sampling),
     }
+
+
+def about_kind(model: RungParameters, dataset: Dataset) -> str:
+    """What kind of data a rung learns, and whether it is told classes."""
+    kind = KINDS.get(str(getattr(dataset, "kind", "")), "")
+    return f"{kind} {TOLD_A_CLASS}" if model.conditional else kind
 
 
 def as_before(topics: Sequence[str], title: str, link: str) -> str:
@@ -90,10 +95,22 @@ def about_network(model: RungParameters) -> str:
     network, target = model.network, TARGETS.get(model.schedule.prediction_type, "the target")
     if isinstance(network, DiffusersUNetNetwork):
         return f"{about_unet(network)} {about_folding(network)}{about_conditions(model)} It answers with {target}."
+    inputs = "a noisy point, its timestep and its class" if model.conditional else "a noisy point and its timestep"
     return (
-        "The network is a residual multilayer perceptron, written from scratch: a noisy point and its timestep go"
+        f"The network is a residual multilayer perceptron, written from scratch: {inputs} go"
         f" in, and {target} comes out. It knows the timestep as a vector of sines and cosines, slow ones and fast"
-        " ones."
+        f" ones.{about_withheld_classes(model)}"
+    )
+
+
+def about_withheld_classes(model: RungParameters) -> str:
+    """How a network learns to do without the class; nothing where it doesn't."""
+    share = model.training.label_dropout
+    return (
+        f" For a share of {share:g} of the training examples the class is withheld, so that it can also draw without"
+        " one."
+        if share
+        else ""
     )
 
 
@@ -134,12 +151,8 @@ def about_folding(network: DiffusersUNetNetwork) -> str:
 
 def about_conditions(model: RungParameters) -> str:
     """What the network is told besides the noisy picture."""
-    if model.training.label_dropout > 0:
-        share = f"{model.training.label_dropout:g}"
-        return (
-            "It is told the timestep and the class; for a share of "
-            f"{share} of the training examples the class is withheld, so that it can also draw without one."
-        )
+    if model.conditional:
+        return f"It is told the timestep and the class.{about_withheld_classes(model)}"
     return "It is told the timestep as a vector of sines and cosines."
 
 
@@ -206,6 +219,7 @@ def about_topics(key: str, parameters: Parameters, metric_names: Sequence[str]) 
         "reverse": [ABOUT_REVERSE, *([ABOUT_SCORE] if points else [])],
         "samples": [about_choice(model.dataset, parameters.seed, model.sampling)],
         "cost": [ABOUT_COST],
+        "spectrum": [ABOUT_SPECTRUM],
         "sample_size": [ABOUT_SAMPLE_SIZE],
         "labels": [ABOUT_LABELS] if "label_accuracy" in metric_names else [],
         "memorisation": [ABOUT_MEMORISATION],
@@ -224,6 +238,11 @@ ABOUT_SCORE = (
 ABOUT_COST = (
     "Nearly all the time of sampling goes into evaluations of the network, so that their number (NFE) is the price of a"
     " sample, on any machine. Each sampler is run with several prices; the knee is where paying more stops helping."
+)
+ABOUT_SPECTRUM = (
+    "Every image is a sum of waves, and the long ones carry most of it. How much the shortest carry is the same in"
+    " images of one kind; where samples have more, they are grainy, and a peak at a period of two pixels is a"
+    " checkerboard. A judge that has learnt to name classes looks past both."
 )
 ABOUT_SAMPLE_SIZE = (
     "The same two distributions seem farther apart when fewer samples of them are compared. Here the same samples are"
@@ -271,7 +290,8 @@ def limitations(
     parameters: Parameters, cards: Mapping[str, Mapping[str, Any]], metric_names: Sequence[str]
 ) -> list[str]:
     """What the numbers and pictures can't tell: true of the artifacts at hand."""
-    datasets = [parameters.datasets[model.dataset] for model in parameters.rungs.values()]
+    names_of_data = dict.fromkeys(model.dataset for model in parameters.rungs.values())
+    datasets = [parameters.datasets[name] for name in names_of_data]
     notes = [
         "Data, networks and training have the sizes that the table above says. Published models of each kind are"
         " larger, see far more images, and make better samples.",
@@ -312,14 +332,15 @@ OF_KINDS = {
         " nearly everywhere that there can be any. What works here need not work there."
     ),
     "digits": (
-        "The pictures are small, grey and centred, and few styles of writing are among them. A distance in the features"
-        " of the judge sees what the judge has learnt to see: which digit it is, more than how it is drawn."
-    ),
-    "portraits": (
-        "The network is told one label and nothing else: whatever else differs between the classes in the data"
-        " (clothes, hair, beards) is drawn along with it."
+        "The pictures are small, grey and centred. A distance in the features of the judge sees what the judge has"
+        " learnt to see: which class it is, more than how it is drawn."
     ),
 }
+ONE_LABEL = (
+    "The network is told one label and nothing else: whatever else differs between the classes in the data is drawn"
+    " along with it."
+)
+NO_LABEL = "It is told no label, so that it can't be asked for a class."
 
 
 def rung_limitations(
@@ -335,8 +356,8 @@ def rung_limitations(
             f"It was shown {seen:,} examples, but there are only {rows:,} to learn from, so that each of them came back"
             " again and again."
         )
-    if kind == "digits":
-        notes.append("It is told no label, so that it can't be asked for a digit.")
+    if model.conditional or kind != "points":
+        notes.append(ONE_LABEL if model.conditional else NO_LABEL)
     twins = [other.title for name, other in parameters.rungs.items() if other.dataset == model.dataset and name != key]
     if twins:
         notes.append(
@@ -355,7 +376,7 @@ def portrait_notes(datasets: Sequence[Dataset]) -> list[str]:
         "The portraits are drawings put together from a few shapes and colours. They are not people, and nobody sat"
         " for them."
         if all(dataset.source == "dicebear" for dataset in portraits)
-        else "The portraits may be photographs of people: make sure that you may before you publish pictures of them."
+        else "The pictures may be photographs of people: make sure that you may before you publish any of them."
     )
     return [people, *(about_label(dataset) for dataset in portraits)]
 
@@ -363,6 +384,11 @@ def portrait_notes(datasets: Sequence[Dataset]) -> list[str]:
 def about_label(dataset: Portraits) -> str:
     """What the label is, and what it isn't."""
     values, column = len(dataset.preprocess.class_names), dataset.preprocess.label_column
+    if column == FOLDER_COLUMN:
+        return (
+            f"The label of {', '.join(dataset.preprocess.class_names)} is the folder that a picture lay in. Pictures"
+            " in other folders are dropped, and counted in the data card."
+        )
     return (
         f"{column[:1].upper()}{column[1:]} is a column of the data: a label with {SMALL_NUMBERS.get(values, values)}"
         " classes, as the data set codes it. Rows coded otherwise are dropped, and counted in the data card. Neither"

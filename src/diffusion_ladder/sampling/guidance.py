@@ -37,16 +37,20 @@ def conditional(rung: Rung, labels: Tensor | None, precision: torch.dtype) -> Pr
 
 
 def evaluations(timesteps: Tensor, T: int, settings: Sampling) -> int:
-    """NFE: evaluations of the network for one sample along these timesteps; guidance needs two in place of one."""
-    return sum(1 + is_guided(float(timestep), T, settings) for timestep in timesteps)
+    """NFE: evaluations of the network for one sample along these timesteps; guidance needs two in place of one.
+
+    At scale 0 it needs the unconditional prediction alone.
+    """
+    extra = settings.guidance_scale != 0
+    return sum(1 + (extra and is_guided(float(timestep), T, settings)) for timestep in timesteps)
 
 
 def guided(rung: Rung, labels: Tensor | None, settings: Sampling, precision: torch.dtype) -> Predict:
     """The prediction that a sampler asks for, as that of `conditional`, with the same arguments.
 
     With guidance scale w it is null + w (conditional - null), eq. 6 with w = 1 + their w. At w = 1, and outside the
-    guidance interval, it is the conditional prediction, which is then computed alone; elsewhere each prediction costs
-    two network evaluations.
+    guidance interval, it is the conditional prediction, which is then computed alone, as is the unconditional one at
+    w = 0; elsewhere each prediction costs two network evaluations.
 
     Args:
         settings: scale and interval of the guidance.
@@ -60,6 +64,8 @@ def guided(rung: Rung, labels: Tensor | None, settings: Sampling, precision: tor
         if not is_guided(float(timestep), rung.schedule.T, settings):
             return with_label(samples, timestep)
         null = without_label(samples, timestep)
+        if settings.guidance_scale == 0:
+            return null
         return null + settings.guidance_scale * (with_label(samples, timestep) - null)
 
     return predict

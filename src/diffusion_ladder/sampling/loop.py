@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import unnormalise
-from diffusion_ladder.params.sampling import Sampling, Thresholding
+from diffusion_ladder.params.samplers import MODULES
+from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_scheduler
@@ -98,24 +99,22 @@ def sampler_for(name: str, rung: Rung, settings: Sampling, steps: int | str) -> 
 
     Where x_0 is clipped, DDIM takes the noise that goes with the clipped x_0, so that the two still add up to x_t.
     """
-    method = name.removeprefix("diffusers_")
-    options: dict[str, Any] = {"timestep_spacing": settings.spacing, "clip_sample": settings.clip_sample}
-    if method != "heun":
-        options |= thresholding_options(settings.thresholding)
-    if method == "ddpm":
-        options["variance_type"] = settings.variance_type
-    scheduler = build_scheduler(name, rung.schedule, **options)
+    sampler, values = MODULES[name], option_values(settings)
+    options = {option: values[option] for option in sampler.options if option in values}
+    scheduler = build_scheduler(name, rung.schedule, timestep_spacing=settings.spacing, **options)
     scheduler.set_timesteps(rung.schedule.T if steps == "all" else steps)
     clipped = settings.clip_sample or settings.thresholding is not None
-    return scheduler, {"eta": settings.eta, "use_clipped_model_output": clipped} if method == "ddim" else {}
+    of_steps = {"eta": settings.eta, "use_clipped_model_output": clipped}
+    return scheduler, {option: of_steps[option] for option in sampler.step_options}
 
 
-def thresholding_options(thresholding: Thresholding | None) -> dict[str, Any]:
-    """The options of a scheduler that keeps x_0 in range by dynamic thresholding; none where that is off."""
-    if thresholding is None:
-        return {}
-    ratio, largest = thresholding.ratio, thresholding.max_value
-    return {"thresholding": True, "dynamic_thresholding_ratio": ratio, "sample_max_value": largest}
+def option_values(settings: Sampling) -> dict[str, Any]:
+    """What constructors of schedulers take of the settings, in diffusers' names; no thresholding where it is off."""
+    values: dict[str, Any] = {"clip_sample": settings.clip_sample, "variance_type": settings.variance_type}
+    if (kept := settings.thresholding) is None:
+        return values
+    ratio, largest = kept.ratio, kept.max_value
+    return values | {"thresholding": True, "dynamic_thresholding_ratio": ratio, "sample_max_value": largest}
 
 
 def noise_of(rung: Rung, numbers: Tensor, sampling_seeds: Tensor, seed: int) -> tuple[Tensor, list[torch.Generator]]:
@@ -150,34 +149,51 @@ def run_to_the_end(
     return state.previous, torch.stack(kept, dim=1)
 
 
-@torch.no_grad()
-def draw_samples(
-    rung: Rung,
-    sampler: str,
-    settings: Sampling,
-    steps: int | str,
-    count: int,
-    seed: int,
-    precision: torch.dtype = torch.float32,
-    progress: Any = None,
-    processes: Processes = ONE_PROCESS,
-    seeds: int = 1,
-) -> Samples:
-    """Draw `count` samples for each sampling seed, an equal share for each class, the same noise under each class.
+@dataclass(frozen=True)
+class Drawing:
+    """Which samples are drawn, and how.
 
-    Args:
+    Attributes:
         rung: the model, on the device to use.
         sampler: module name under schedulers/.
         settings: spacing, clipping, guidance, batch size and what is kept of the trajectories.
         steps: steps of the sampler, or "all" T.
         count: samples of each sampling seed, a multiple of the number of classes.
         seed: the root seed.
+        seeds: sampling seeds, 0 and on.
         precision: of matrix products.
+    """
+
+    rung: Rung
+    sampler: str
+    settings: Sampling
+    steps: int | str
+    count: int
+    seed: int
+    seeds: int = 1
+    precision: torch.dtype = torch.float32
+
+    @property
+    def total(self) -> int:
+        """Samples of all sampling seeds."""
+        return self.seeds * self.count
+
+    def scheduler(self) -> tuple[Any, dict[str, Any]]:
+        """A new scheduler, its timesteps set, and the options of its steps: it remembers where it is."""
+        return sampler_for(self.sampler, self.rung, self.settings, self.steps)
+
+
+@torch.no_grad()
+def draw_samples(drawing: Drawing, progress: Any = None, processes: Processes = ONE_PROCESS) -> Samples:
+    """Draw `count` samples for each sampling seed, an equal share for each class, the same noise under each class.
+
+    Args:
+        drawing: which samples, and how.
         progress: called after every step with the number of samples that made it (for a progress bar).
         processes: among which the samples are shared; each gets all of them.
-        seeds: sampling seeds, 0 and on.
     """
-    per_class, total = count // max(1, rung.num_classes), seeds * count
+    rung, settings, count, total = drawing.rung, drawing.settings, drawing.count, drawing.total
+    per_class = count // max(1, rung.num_classes)
     kept_per_class = settings.trajectory_count // max(1, rung.num_classes)
     every, share = torch.arange(total), processes.share(total)
     followed = (every < count) & (every % per_class < kept_per_class)
@@ -185,10 +201,10 @@ def draw_samples(
     finished, kept = [], []
     for indices in every[share].split(settings.batch_size):
         labels = classes[indices].to(device_of(rung)) if rung.num_classes else None
-        scheduler, step_options = sampler_for(sampler, rung, settings, steps)  # anew: it remembers where it is
+        scheduler, step_options = drawing.scheduler()
         frames = frame_indices(scheduler.timesteps.tolist(), settings.trajectory_frames)
-        x_T, generators = noise_of(rung, indices % per_class, sampling_seeds[indices], seed)
-        predict = guided(rung, labels, settings, precision)
+        x_T, generators = noise_of(rung, indices % per_class, sampling_seeds[indices], drawing.seed)
+        predict = guided(rung, labels, settings, drawing.precision)
         process = reverse_process(predict, scheduler, x_T, generators, **step_options)
         final, states = run_to_the_end(process, frames, followed[indices].to(x_T.device), progress)
         finished.append(final)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from diffusion_ladder.params.samplers import SAMPLERS, module_beside
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.sweep import Sweep
 
@@ -21,16 +22,6 @@ class Setting:
     guidance_scale: float
 
 
-def steps_within(method: str, evaluations: int) -> int:
-    """The most steps that take no more than so many network evaluations: Heun's N steps take 2N - 1, others' take N."""
-    return (evaluations + 1) // 2 if method == "heun" else evaluations
-
-
-def module_beside(method: str, sampler: str) -> str:
-    """The module of a method that comes from where a sampler does: written here, or diffusers'."""
-    return f"diffusers_{method}" if sampler.startswith("diffusers_") else method
-
-
 def settings_by_table(sweep: Sweep, own: Sampling) -> dict[str, list[Setting]]:
     """What is drawn for each table.
 
@@ -42,7 +33,7 @@ def settings_by_table(sweep: Sweep, own: Sampling) -> dict[str, list[Setting]]:
         own: how the rung's samples are drawn.
     """
     costs = [
-        Setting(module_beside(method, own.sampler), steps_within(method, evaluations), own.guidance_scale)
+        Setting(module_beside(method, own.sampler), SAMPLERS[method].steps_within(evaluations), own.guidance_scale)
         for method in sweep.samplers
         for evaluations in sweep.evaluations
     ]

@@ -51,15 +51,19 @@ class DDIMScheduler(DiscreteScheduler):
         return self.alpha_bar_pair(0, -1)[1]
 
     def previous_timestep(self, timestep: int | Tensor) -> int:
-        """Where a step from this timestep arrives: T // steps earlier (negative: at the data), as in diffusers.
+        """Where a step from this timestep arrives: T // steps earlier, as in diffusers, or (negative) at the data.
 
         This is the next timestep visited where `steps` divides T and the spacing is leading or trailing; elsewhere
-        the two are a fraction of a step apart. Raises ValueError before `set_timesteps`.
+        the two are a fraction of a step apart. The last step always arrives at the data, of which diffusers' may stop
+        short, at timestep 0.
+        Raises ValueError before `set_timesteps`.
         """
         if self.num_inference_steps is None:
             raise ValueError(
                 "Number of inference steps is 'None', you need to run 'set_timesteps' after creating the scheduler"
             )
+        if timestep == self.timesteps[-1]:
+            return -1
         return int(timestep) - self.config.num_train_timesteps // self.num_inference_steps
 
     def step(
@@ -80,16 +84,14 @@ class DDIMScheduler(DiscreteScheduler):
         Returns .prev_sample and .pred_original_sample, or a tuple of the two.
         """
         t, previous_t = index(timestep), self.previous_timestep(timestep)
-        alpha_bar, alpha_bar_previous = self.alpha_bar_pair(t, previous_t, sample.dtype)
-        x0, epsilon = self.read_prediction(model_output, sample, alpha_bar)  # eq. 9
+        alpha_bars = self.alpha_bar_pair(t, previous_t, sample.dtype)
+        x0, epsilon = self.read_prediction(model_output, sample, alpha_bars[0])  # eq. 9
         if use_clipped_model_output:
-            epsilon = epsilon_of(x0, sample, alpha_bar)
-        sigma = eta * step_variance(alpha_bar, alpha_bar_previous).sqrt()
-        toward_x_t = direction_variance(alpha_bar_previous, sigma).sqrt()
-        previous = alpha_bar_previous.sqrt().item() * x0 + toward_x_t.item() * epsilon  # eq. 12
-        if eta > 0:
-            previous = previous + sigma.item() * self.step_noise(model_output, generator, variance_noise)
-        return self.output(previous, x0, return_dict)
+            epsilon = epsilon_of(x0, sample, alpha_bars[0])
+        if previous_t < 0:
+            eta = 0.0  # no noise in the last step
+        noise = self.step_noise(model_output, generator, variance_noise) if eta > 0 else None
+        return self.output(ddim_step(x0, epsilon, *alpha_bars, eta, noise), x0, return_dict)
 
     def alpha_bar_pair(self, t: int, previous_t: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         """alpha_bar () at both timesteps; of the data, at negative ones, 1 or (set_alpha_to_one false) timestep 0's."""
@@ -111,6 +113,24 @@ class DDIMScheduler(DiscreteScheduler):
                 " `variance_noise` stays `None`."
             )
         return variance_noise
+
+
+def ddim_step(
+    x0: Tensor,
+    epsilon: Tensor,
+    alpha_bar: Tensor,
+    alpha_bar_previous: Tensor,
+    eta: float = 0.0,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """x_{t-1}, eq. 12: the predicted x_0, the direction that points to x_t, and fresh noise where there is any.
+
+    x0, epsilon, noise: (B, ...); alpha_bar: () at t and at the previous timestep; eta: 0, or up to 1 with noise.
+    """
+    sigma = eta * step_variance(alpha_bar, alpha_bar_previous).sqrt()
+    toward_x_t = direction_variance(alpha_bar_previous, sigma).sqrt()
+    previous = alpha_bar_previous.sqrt().item() * x0 + toward_x_t.item() * epsilon
+    return previous if noise is None else previous + sigma.item() * noise
 
 
 def step_variance(alpha_bar: Tensor, alpha_bar_previous: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class DDPMScheduler(DiscreteScheduler):
 
     The arguments are those of diffusers' DDPMScheduler, with its defaults. Where timesteps are left out, t-1 is the
     next timestep visited. variance_type fixed_large_log, which is broken there (NaN), means sigma_t^2 = beta_t here.
+    diffusers takes t = 0 for the last step, wherever the spacing ends, and leaves noise in samples that end elsewhere.
     """
 
     custom_timesteps: bool
@@ -91,14 +92,13 @@ class DDPMScheduler(DiscreteScheduler):
         """
         t = index(timestep)
         model_output, predicted_variance = self.split_variance(model_output, sample)
-        alpha_bar, alpha_bar_previous = self.alpha_bar_pair(t, sample.dtype)
-        x0 = self.read_prediction(model_output, sample, alpha_bar).x0  # eq. 15
-        x0_coefficient, x_t_coefficient = posterior_mean_coefficients(alpha_bar, alpha_bar_previous)
-        previous = x0_coefficient * x0 + x_t_coefficient * sample  # eq. 7
-        if t > 0:  # Algorithm 2, line 3: no noise in the last step
-            sigma = self.standard_deviation(alpha_bar, alpha_bar_previous, predicted_variance)
-            previous = previous + sigma * self.noise_like(model_output, generator)
-        return self.output(previous, x0, return_dict)
+        alpha_bars = self.alpha_bar_pair(t, sample.dtype)
+        x0 = self.read_prediction(model_output, sample, alpha_bars[0]).x0  # eq. 15
+        if int(self.previous_timestep(t)) < 0:  # Algorithm 2, line 3: no noise in the last step, whatever t is
+            return self.output(ddpm_step(sample, x0, *alpha_bars), x0, return_dict)
+        sigma = self.standard_deviation(*alpha_bars, predicted_variance)
+        noise = self.noise_like(model_output, generator)
+        return self.output(ddpm_step(sample, x0, *alpha_bars, sigma, noise), x0, return_dict)
 
     def alpha_bar_pair(self, t: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         """alpha_bar at t and at the timestep visited after it, () each; 1 after the last: there, nothing is noisy."""
@@ -138,13 +138,24 @@ class DDPMScheduler(DiscreteScheduler):
         )
 
 
-def posterior_mean_coefficients(alpha_bar: Tensor, alpha_bar_previous: Tensor) -> tuple[float, float]:
-    """Coefficients of x_0 and x_t in the mean of q(x_{t-1} | x_t, x_0), eq. 7; alpha_bar () at t and at t-1."""
+def ddpm_step(
+    x_t: Tensor,
+    x0: Tensor,
+    alpha_bar: Tensor,
+    alpha_bar_previous: Tensor,
+    sigma: Tensor | float = 0.0,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """x_{t-1} = mean of q(x_{t-1} | x_t, x_0) + sigma z: Algorithm 2, line 4, with the mean of eq. 7.
+
+    x_t, x0, noise: (B, ...); alpha_bar: () at t and at t-1; sigma: a number, or (B, ...).
+    """
     alpha = alpha_bar / alpha_bar_previous
     beta = 1 - alpha
-    x0_coefficient = alpha_bar_previous.sqrt() * beta / (1 - alpha_bar)
-    x_t_coefficient = alpha.sqrt() * (1 - alpha_bar_previous) / (1 - alpha_bar)
-    return x0_coefficient.item(), x_t_coefficient.item()
+    of_x0 = alpha_bar_previous.sqrt() * beta / (1 - alpha_bar)
+    of_x_t = alpha.sqrt() * (1 - alpha_bar_previous) / (1 - alpha_bar)
+    mean = of_x0.item() * x0 + of_x_t.item() * x_t
+    return mean if noise is None else mean + sigma * noise
 
 
 def reverse_spread(

@@ -159,15 +159,13 @@ class DPMSolverMultistepScheduler(SolverScheduler):
         Returns .prev_sample and .pred_original_sample, or a tuple of the two.
         """
         position = self.position_of(timestep)
-        scales = self.scales_around(position, sample.dtype)
-        x0 = self.clipped(parts_of(self.config.prediction_type, model_output, sample, *scales[1].numbers()).x0)
+        earlier, here, following = self.scales_around(position, sample.dtype)
+        x0 = self.clipped(parts_of(self.config.prediction_type, model_output, sample, *here.numbers()).x0)
         self.model_outputs = [*self.model_outputs[1:], x0]
         last = position == len(self.timesteps) - 1
-        if self.config.solver_order == 1 or self.lower_order_nums < 1 or last:
-            direction = x0
-        else:
-            direction = extrapolated(x0, self.model_outputs[-2], [half_log_snr(each) for each in scales])
-        previous = exponential_step(sample, direction, scales[1], scales[2])
+        first_order = self.config.solver_order == 1 or self.lower_order_nums < 1 or last
+        earlier_x0 = None if first_order else self.model_outputs[-2]
+        previous = dpm_solver_step(sample, x0, here, following, earlier_x0, earlier)
         self.lower_order_nums = min(self.lower_order_nums + 1, self.config.solver_order)
         self.step_index = position + 1
         return self.output(previous, x0, return_dict)
@@ -200,22 +198,20 @@ def half_log_snr(scales: Scales) -> Tensor:
     return scales.signal.log() - scales.noise.log()
 
 
-def exponential_step(x: Tensor, x0: Tensor, here: Scales, following: Scales) -> Tensor:
-    """x at the next timestep if the predicted x_0 stays as it is, eq. 9 of the paper at first order.
+def dpm_solver_step(
+    x_t: Tensor, x0: Tensor, here: Scales, following: Scales, earlier_x0: Tensor | None, earlier: Scales
+) -> Tensor:
+    """x at the next timestep, sigma_s / sigma_t x_t - alpha_s (e^-h - 1) D: Algorithm 2.
 
-    sigma_t / sigma_s x - alpha_t (e^-h - 1) x_0, where h is the growth of lambda.
+    D is the predicted x_0 halfway there, on the line through the last two; without an earlier one, x_0 as it is.
+    x_t, x0, earlier_x0: (B, ...); the scales of the timestep before, of t and of the next one, s.
     """
-    h = half_log_snr(following) - half_log_snr(here)
-    return (following.noise / here.noise).item() * x - (following.signal * torch.expm1(-h)).item() * x0
-
-
-def extrapolated(x0: Tensor, earlier_x0: Tensor | None, half_log_snrs: Sequence[Tensor]) -> Tensor:
-    """The predicted x_0 halfway to the next timestep, on the line through the last two: D of Algorithm 2."""
-    earlier, here, following = half_log_snrs
-    r = ((here - earlier) / (following - here)).item()
-    if earlier_x0 is None:
-        raise ValueError("a second-order step needs the prediction of the step before")
-    return (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * earlier_x0
+    h = half_log_snr(following) - half_log_snr(here)  # the growth of lambda
+    D = x0
+    if earlier_x0 is not None:
+        r = ((half_log_snr(here) - half_log_snr(earlier)) / h).item()
+        D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * earlier_x0
+    return (following.noise / here.noise).item() * x_t - (following.signal * torch.expm1(-h)).item() * D
 
 
 Scheduler = DPMSolverMultistepScheduler

@@ -133,13 +133,13 @@ class HeunDiscreteScheduler(SolverScheduler):
         sigmas = self.sigmas_for(sample.dtype)
         here = sigmas[position].item()  # of this evaluation
         x0 = self.clipped(self.x0_of(model_output, sample, sigmas[position]))
-        slope = (sample - x0) / here  # line 4
+        slope = slope_at(sample, x0, here)
         if self.begun is None:
-            previous = sample + (sigmas[position + 1].item() - here) * slope  # line 5
+            previous = heun_step(sample, here, sigmas[position + 1].item(), slope)
             self.begun = sample, slope
         else:
             start, first_slope = self.begun
-            previous = start + (here - sigmas[position - 1].item()) * (first_slope + slope) / 2  # line 8
+            previous = heun_step(start, sigmas[position - 1].item(), here, first_slope, slope)
             self.begun = None
         self.step_index = position + 1
         return self.output(previous, x0, return_dict)
@@ -159,6 +159,23 @@ class HeunDiscreteScheduler(SolverScheduler):
         if len(visited) == 0:
             raise IndexError(f"timestep {timestep} is not among the {len(self.timesteps)} that set_timesteps chose")
         return int(visited[-1])
+
+
+def slope_at(x: Tensor, x0: Tensor, sigma: float) -> Tensor:
+    """dx / dsigma at x (B, ...), where x_0 (B, ...) is predicted: Algorithm 1, line 4."""
+    return (x - x0) / sigma
+
+
+def heun_step(
+    x: Tensor, sigma: float, following_sigma: float, slope: Tensor, end_slope: Tensor | None = None
+) -> Tensor:
+    """x at the next sigma: Algorithm 1, along the slope at the start, or along the mean of those at both ends.
+
+    x, slope, end_slope: (B, ...); end_slope is the slope where the step without it arrives.
+    """
+    if end_slope is None:
+        return x + (following_sigma - sigma) * slope  # line 5
+    return x + (following_sigma - sigma) * (slope + end_slope) / 2  # line 8
 
 
 def sigma_at(timesteps: Tensor, sigma: Tensor) -> Tensor:

@@ -6,13 +6,17 @@ states a and b (diffusers') differ by max|a - b| / max|b|; what counts is the la
 In float32 diffusers' schedulers are taken as they are. In float64 they can't be: they multiply up alpha_bar, and from
 it derive sigma, in float32, whatever the samples are. So there they are given alpha_bar and sigma in float64; all that
 they do with them is theirs. DPM-Solver++ also rounds each state to float32 (see `Float64Sample`).
+
+Some of diffusers' schedulers leave noise in what should be finished samples: DDPM adds it in a last step that isn't at
+t = 0, and DDIM stops at t = 0, short of the data, where T // steps doesn't reach them. Ours never do. Such loops are
+counted, and end for the comparison at the x_0 that diffusers predicted.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,61 +26,26 @@ from torch import Tensor
 from diffusion_ladder import schedulers
 from diffusion_ladder.diffusion.exact import gaussian_x0, prediction_of
 from diffusion_ladder.diffusion.targets import PREDICTION_TYPES
+from diffusion_ladder.params.samplers import VARIANTS
 from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
 from diffusion_ladder.randomness import generator
 
-ALL_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 SPACINGS = ("leading", "linspace", "trailing")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+Precision = Literal["float32", "float64"]
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 RESCALED = "rescaled"  # the group of the schedules with zero terminal SNR
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """A sampler as both libraries have it.
-
-    Attributes:
-        class_name: in both.
-        schedules: the noise schedules that diffusers has for it.
-        rescales: whether diffusers can rescale them to zero terminal SNR.
-        draws: whether it adds noise.
-        rounds: whether diffusers rounds each state to float32.
-        eta: DDIM's share of DDPM's noise.
-    """
-
-    class_name: str
-    schedules: tuple[str, ...]
-    rescales: bool
-    draws: bool
-    rounds: bool = False
-    eta: float | None = None
-
-    def pair(self, **config: Any) -> tuple[Any, Any]:
-        """Our scheduler and diffusers', configured alike."""
-        families = (schedulers, diffusers_schedulers)
-        ours, theirs = (getattr(family, self.class_name)(**config) for family in families)
-        return ours, theirs
-
-
-SAMPLERS = {
-    "ddpm": Sampler("DDPMScheduler", ALL_SCHEDULES, rescales=True, draws=True),
-    "ddim_eta_0": Sampler("DDIMScheduler", ALL_SCHEDULES[:3], rescales=True, draws=True, eta=0.0),
-    "ddim_eta_1": Sampler("DDIMScheduler", ALL_SCHEDULES[:3], rescales=True, draws=True, eta=1.0),
-    "dpm_solver": Sampler("DPMSolverMultistepScheduler", ALL_SCHEDULES[:3], rescales=True, draws=False, rounds=True),
-    "heun": Sampler("HeunDiscreteScheduler", ALL_SCHEDULES[:3], rescales=False, draws=False),
-}
-
-
-@dataclass(frozen=True)
 class Loop:
     """One run of both schedulers, from noise to samples."""
 
-    sampler: str
+    sampler: str  # a key of VARIANTS
     schedule: str
     rescaled: bool
-    dtype: str
+    dtype: Precision
     prediction_type: str
     spacing: str
     steps: int
@@ -96,9 +65,9 @@ class Loop:
             "prediction_type": self.prediction_type,
             "timestep_spacing": self.spacing,
         }
-        if SAMPLERS[self.sampler].rescales:
+        if VARIANTS[self.sampler].sampler.rescales:
             config["rescale_betas_zero_snr"] = self.rescaled
-        if SAMPLERS[self.sampler].draws:
+        if VARIANTS[self.sampler].sampler.stochastic:
             config["clip_sample"] = False  # which would hide differences; the others don't clip by default
         return config
 
@@ -109,13 +78,19 @@ def loops(settings: SchedulerComparison) -> list[Loop]:
     Epsilon and zero terminal SNR exclude each other.
     """
     found = []
-    for (name, sampler), rescaled, dtype in itertools.product(SAMPLERS.items(), (False, True), DTYPES):
-        for schedule in sampler.schedules if sampler.rescales or not rescaled else ():
+    for (name, variant), rescaled, dtype in itertools.product(VARIANTS.items(), (False, True), DTYPES):
+        for schedule in variant.twin.schedules if variant.sampler.rescales or not rescaled else ():
             types = PREDICTION_TYPES[1:] if rescaled else PREDICTION_TYPES  # without epsilon
             short = itertools.product(types, SPACINGS, settings.steps)
             long = ("v_prediction", "trailing", settings.long_steps)
             found += [Loop(name, schedule, rescaled, dtype, *case) for case in [*short, long]]
     return found
+
+
+def pair(class_name: str, **config: Any) -> tuple[Any, Any]:
+    """Our scheduler and diffusers', configured alike."""
+    ours, theirs = (getattr(family, class_name)(**config) for family in (schedulers, diffusers_schedulers))
+    return ours, theirs
 
 
 class Float64Sample(Tensor):
@@ -152,18 +127,29 @@ def perfect_network(prediction_type: str, timesteps: Tensor, alpha_bar: Tensor, 
     return predict
 
 
-def walk(scheduler: Any, network: Network, x: Tensor, **step_options: Any) -> Iterator[Tensor]:
-    """The states of a scheduler with its timesteps set, from x (B, D) in the scheduler's own scale to the samples."""
+def walk(scheduler: Any, network: Network, x: Tensor, **step_options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """The states of a scheduler with its timesteps set, from x (B, D) in the scheduler's own scale to the samples.
+
+    Beside each is the x_0 predicted on the way, or the state itself where the scheduler doesn't tell.
+    """
     for t in scheduler.timesteps:
         prediction = network(scheduler.scale_model_input(x, t), t)
-        x = scheduler.step(prediction, t, x, **step_options).prev_sample
-        yield x.as_subclass(Tensor)
+        step = scheduler.step(prediction, t, x, **step_options)
+        x = step.prev_sample
+        yield x.as_subclass(Tensor), getattr(step, "pred_original_sample", x).as_subclass(Tensor)
 
 
-def largest_difference(loop: Loop, settings: SchedulerComparison, seed: int) -> float | None:
-    """The largest relative difference between the two schedulers' states; None where diffusers' become NaN."""
-    sampler, dtype = SAMPLERS[loop.sampler], DTYPES[loop.dtype]
-    ours, theirs = sampler.pair(**loop.config(settings))
+class Comparison(NamedTuple):
+    """How a loop came out."""
+
+    difference: float | None  # the largest relative one between the two schedulers' states; None: diffusers' become NaN
+    noise_left: bool  # by diffusers, in what should be finished samples
+
+
+def compare(loop: Loop, settings: SchedulerComparison, seed: int) -> Comparison:
+    """Run both schedulers, and hold each state against the other's."""
+    variant, dtype = VARIANTS[loop.sampler], DTYPES[loop.dtype]
+    ours, theirs = pair(variant.twin.class_name, **loop.config(settings))
     for scheduler in (ours, theirs):
         scheduler.set_timesteps(loop.steps)
     if dtype == torch.float64:
@@ -172,21 +158,30 @@ def largest_difference(loop: Loop, settings: SchedulerComparison, seed: int) -> 
         loop.prediction_type, ours.timesteps, ours.schedule.alpha_bar, settings.data_mean, settings.data_std
     )
 
-    def states(scheduler: Any, kind: type[Tensor] = Tensor) -> Iterator[Tensor]:
+    def states(scheduler: Any, kind: type[Tensor] = Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         draws = generator(seed, "compare_schedulers")
         x = torch.randn(settings.sample_shape, generator=draws, dtype=torch.float64).to(dtype)
-        options: dict[str, Any] = {"generator": draws} if sampler.draws else {}
-        options |= {} if sampler.eta is None else {"eta": sampler.eta}
+        options: dict[str, Any] = {"generator": draws} if variant.sampler.stochastic else {}
+        options |= {} if variant.eta is None else {"eta": variant.eta}
         x = (x * float(theirs.init_noise_sigma)).as_subclass(kind)
         return walk(scheduler, network, x, **options)
 
-    keeps_float64 = sampler.rounds and dtype == torch.float64
-    expected = torch.stack([*states(theirs, Float64Sample if keeps_float64 else Tensor)])  # (steps, B, D)
+    keeps_float64 = variant.twin.rounds and dtype == torch.float64
+    walked, predicted = zip(*states(theirs, Float64Sample if keeps_float64 else Tensor), strict=True)
+    expected = torch.stack(walked)  # (steps, B, D)
     if not expected.isfinite().all():
-        return None
-    found = torch.stack([*states(ours)])
-    differences = (found - expected).abs().amax(dim=(1, 2)) / expected.abs().amax(dim=(1, 2))  # (steps,)
-    return differences.max().item() if found.isfinite().all() else math.inf
+        return Comparison(None, noise_left=False)
+    noise_left = relative_differences(expected[-1:], predicted[-1][None]).item() > settings.limits[loop.dtype]
+    if noise_left:
+        expected[-1] = predicted[-1]
+    found = torch.stack([state for state, _ in states(ours)])
+    largest = relative_differences(found, expected).max().item() if found.isfinite().all() else math.inf
+    return Comparison(largest, noise_left)
+
+
+def relative_differences(found: Tensor, expected: Tensor) -> Tensor:
+    """max|a - b| / max|b| of each state: (steps,) of (steps, B, D)."""
+    return (found - expected).abs().amax(dim=(1, 2)) / expected.abs().amax(dim=(1, 2))
 
 
 def differences_by_group(
@@ -194,13 +189,15 @@ def differences_by_group(
 ) -> dict[str, int | float]:
     """The largest difference of each group of loops, and how many loops there are.
 
-    Those in which diffusers' scheduler ends in NaN are counted apart: DDIM at eta = 1 takes the root of what is left
-    of the variance, which is 0 at zero terminal SNR, and a little less after rounding.
+    Those that diffusers doesn't finish without noise are counted, and those in which its scheduler ends in NaN are
+    counted apart: DDIM at eta = 1 takes the root of what is left of the variance, which is 0 at zero terminal SNR, and
+    a little less after rounding.
     """
-    found: dict[str, int | float] = {"loops": 0, "nan_loops_of_diffusers": 0}
+    found: dict[str, int | float] = {"loops": 0, "nan_loops_of_diffusers": 0, "noisy_loops_of_diffusers": 0}
     for loop in loops(settings):
-        difference = largest_difference(loop, settings, seed)
+        difference, noise_left = compare(loop, settings, seed)
         found["loops"] += 1
+        found["noisy_loops_of_diffusers"] += noise_left
         if difference is None:
             found["nan_loops_of_diffusers"] += 1
         else:

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.targets import loss_weight, refuse_undefined_target, target_mean_square, training_target
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params.training import LossWeight, Training
+from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.params.schedule import Schedule
+from diffusion_ladder.params.training import Decay, LossWeight, TimestepDensity, Training
 from diffusion_ladder.processes import ONE_PROCESS, Processes
 from diffusion_ladder.randomness import generator
-from diffusion_ladder.rungs import Rung, noise_schedule
+from diffusion_ladder.rungs import Rung
 from diffusion_ladder.training.ema import ExponentialMovingAverage, ema_decay
 from diffusion_ladder.training.optimisers import build_optimiser
 from diffusion_ladder.training.pairing import transported
@@ -96,9 +98,21 @@ def initial_state(rung: Rung, settings: Training) -> TrainingState:
 
 
 def learning_rate_at(step: int, settings: Training) -> float:
-    """Linear warm-up to the peak, then half a cosine down to zero; `step` counts from 0."""
+    """Linear warm-up to the peak, then half a cosine down to zero or, with `decay`, as it says; `step` from 0."""
     warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    return settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    done = step / settings.steps
+    return settings.learning_rate * warmup * (decayed(done, settings.decay) if settings.decay else half_cosine(done))
+
+
+def half_cosine(done: float) -> float:
+    """From 1 at the beginning to 0 at the end of the training, whose share `done` is over."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def decayed(done: float, decay: Decay) -> float:
+    """1, and in the training's last part, `decay.share` of it, down to 0 (Haegele et al., arXiv 2405.18392)."""
+    into = max(0.0, 1 - (1 - done) / decay.share)
+    return 1 - into if decay.shape == "linear" else 1 - math.sqrt(into)
 
 
 @functools.lru_cache(maxsize=2)  # a batch may reach over the end of an epoch
@@ -183,13 +197,43 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def log_snr_density(schedule: Schedule, density: TimestepDensity) -> Tensor:
+    """The probability of each timestep where log-SNR is to be normal: (T,) float64, summing to 1.
+
+    The normal density at a timestep's log-SNR, times the range of log-SNR that the timestep stands for.
+    """
+    alpha_bar = forward_process(schedule).alpha_bar
+    least = alpha_bar[alpha_bar > 0].min() / 2  # in place of 0 at zero terminal SNR, so that T - 1 is trained too
+    log_snr = alpha_bar.clamp(min=least).logit()  # (T,) falling
+    normal = (-0.5 * ((log_snr - density.log_snr_mean) / density.log_snr_deviation).square()).exp()
+    weights = normal * -torch.gradient(log_snr)[0]
+    return weights / weights.sum()
+
+
+def draw_timesteps(count: int, schedule: Schedule, settings: Training, random: torch.Generator) -> Tensor:
+    """Timesteps of a batch, (B,) int64 in [0, T): uniform, or of the density that the settings name.
+
+    Stratified, one lies in each of B equal parts of the probability, in random order: each is distributed as before,
+    and the mean over a batch varies less (Kingma et al. 2021, arXiv 2107.00630, appendix I.1).
+    """
+    if not settings.stratified_timesteps and settings.timestep_density is None:
+        return torch.randint(schedule.T, (count,), generator=random)
+    places = torch.rand(count, generator=random, dtype=torch.float64)  # (B,) in [0, 1)
+    if settings.stratified_timesteps:
+        places = (torch.randperm(count, generator=random) + places) / count
+    if settings.timestep_density is None:
+        return (places * schedule.T).long().clamp(max=schedule.T - 1)
+    cumulative = log_snr_density(schedule, settings.timestep_density).cumsum(0)  # (T,)
+    return torch.searchsorted(cumulative, places, right=True).clamp(max=schedule.T - 1)
+
+
 def draw_batch(task: Task, step: int) -> Batch:
     """Lines 2 to 4 of algorithm 1: x_0 from the data, t uniform over all T steps, epsilon standard normal."""
     rung, settings = task.rung, task.settings
     indices = sent(indices_of(task, step), task.data.device)
     x0 = normalise(task.data[indices], rung.normalisation)
     random = generator(task.seed, "train", rung.model, "noise", step)
-    timesteps = torch.randint(rung.schedule.T, (len(x0),), generator=random)
+    timesteps = draw_timesteps(len(x0), rung.schedule, settings, random)
     noise = torch.randn(x0.shape, generator=random)
     labels = None
     if rung.num_classes:
@@ -211,7 +255,7 @@ def losses_of(rung: Rung, scheduler: Any, batch: Batch, weighting: LossWeight | 
     In float32 whatever the network's precision.
     """
     prediction_type = rung.schedule.prediction_type
-    alpha_bar = noise_schedule(rung.schedule).alpha_bar_at(batch.timesteps)  # (B,) float64
+    alpha_bar = forward_process(rung.schedule).alpha_bar_at(batch.timesteps)  # (B,) float64
     x_t = scheduler.add_noise(batch.x0, batch.noise, batch.timesteps)
     if x_t.ndim == 4:
         x_t = x_t.contiguous(memory_format=torch.channels_last)
@@ -231,7 +275,7 @@ def weight_of(prediction_type: str, alpha_bar: Tensor, weighting: LossWeight | N
 
 def zero_loss(rung: Rung, weighting: LossWeight | None, data_mean_square: float) -> float:
     """The expected loss of a network that always answers zero; data_mean_square is that of the normalised data."""
-    prediction_type, alpha_bar = rung.schedule.prediction_type, noise_schedule(rung.schedule).alpha_bar  # (T,)
+    prediction_type, alpha_bar = rung.schedule.prediction_type, forward_process(rung.schedule).alpha_bar  # (T,)
     square = target_mean_square(prediction_type, alpha_bar, data_mean_square)
     return (weight_of(prediction_type, alpha_bar, weighting) * square).mean().item()
 
@@ -270,7 +314,7 @@ def train(task: Task, state: TrainingState | None = None, processes: Processes =
         ValueError: epsilon is to be predicted at zero terminal SNR.
     """
     rung, settings = task.rung, task.settings
-    refuse_undefined_target(rung.schedule.prediction_type, noise_schedule(rung.schedule).alpha_bar)
+    refuse_undefined_target(rung.schedule.prediction_type, forward_process(rung.schedule).alpha_bar)
     state = state or initial_state(rung, settings)
     parameters = list(state.network.parameters())
     shared = replace(rung, network=processes.distribute(state.network))

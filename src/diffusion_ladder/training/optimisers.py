@@ -1,11 +1,15 @@
 """The optimisers: AdamW, and Muon beside it."""
 
+from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffusion_ladder.params.training import Training
+
+MOMENTUM = 0.95  # Muon's
+QUINTIC = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"
 
 
 def build_optimiser(network: nn.Module, settings: Training, data_channels: int) -> Any:
@@ -21,34 +25,82 @@ def adamw(parameters: list[nn.Parameter], settings: Training) -> torch.optim.Ada
     return torch.optim.AdamW(parameters, betas=(beta_1, beta_2), weight_decay=settings.weight_decay, fused=True)
 
 
-def hidden_matrices(network: nn.Module, data_channels: int) -> list[nn.Parameter]:
-    """The weights of the linear layers between hidden features: neither of the two ends is as narrow as the data."""
+def hidden_weights(network: nn.Module, data_channels: int) -> list[nn.Parameter]:
+    """The weights between hidden features: of linear layers without an end as narrow as the data, and of convolutions.
+
+    The convolutions that the U-Nets begin and end with are not among them.
+    """
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    return [layer.weight for layer in linear if min(layer.weight.shape) > data_channels]  # type: ignore[misc]
+    ends = ("conv_in", "conv_out")
+    convolutions = [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and name.rpartition(".")[2] not in ends
+    ]
+    matrices = [layer.weight for layer in linear if min(layer.weight.shape) > data_channels]
+    return matrices + [layer.weight for layer in convolutions]  # type: ignore[return-value]
 
 
 class MuonAndAdamW:
-    """Muon for the hidden matrices, AdamW for everything else (convolutions, norms, biases, embeddings, both ends).
+    """Muon for the hidden weights, AdamW for everything else (norms, biases, embeddings, both ends).
 
     Muon (arXiv 2502.16982) orthogonalises the momentum of a matrix; with its steps scaled to the size of AdamW's
-    (eq. 4), both take the same learning rate. They share their `state`, so that a checkpoint finds every moment.
+    (eq. 4), both take the same learning rate. The weight of a convolution is a matrix of its outputs by its inputs at
+    all places of the kernel. They share their `state`, so that a checkpoint finds every moment.
     """
 
     def __init__(self, network: nn.Module, settings: Training, data_channels: int) -> None:
-        matrices = hidden_matrices(network, data_channels)
-        chosen = {id(matrix) for matrix in matrices}
+        self.weights = hidden_weights(network, data_channels)
+        chosen = {id(weight) for weight in self.weights}
         others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
-        self.muon = torch.optim.Muon(matrices, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
         self.adamw = adamw(others, settings)
-        self.state = self.adamw.state = self.muon.state
-        self.param_groups = self.muon.param_groups + self.adamw.param_groups
+        self.state = self.adamw.state
+        self.muon: dict[str, Any] = {"params": self.weights, "lr": 0.0, "weight_decay": settings.weight_decay}
+        self.param_groups = [self.muon, *self.adamw.param_groups]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        self.muon.zero_grad()
+        for weight in self.weights:
+            weight.grad = None
         self.adamw.zero_grad()
 
+    @torch.no_grad()
     def step(self) -> None:
-        """Update every parameter."""
-        self.muon.step()
+        """Update every parameter; weights of one shape together, which saves most of the time."""
+        alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        for weight in self.weights:
+            alike[weight.shape].append(weight)
+        for weights in alike.values():
+            self.update(weights)
         self.adamw.step()
+
+    def update(self, weights: list[nn.Parameter]) -> None:
+        """One step of Muon for weights of one shape."""
+        rate, decay = self.muon["lr"], self.muon["weight_decay"]
+        values: list[Tensor] = [*weights]
+        momenta = [self.momentum(weight) for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's look ahead
+        directions = orthogonalised(torch.stack([each.flatten(1) for each in ahead]))  # (K, out, in)
+        changes = [each.view(weights[0].shape) for each in directions]
+        torch._foreach_mul_(values, 1 - rate * decay)
+        torch._foreach_add_(values, changes, alpha=-rate * 0.2 * max(directions.shape[1:]) ** 0.5)
+
+    def momentum(self, weight: nn.Parameter) -> Tensor:
+        """The momentum of a weight: zero before the first step."""
+        if not self.state[weight]:
+            self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        return self.state[weight]["momentum_buffer"]
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Bring all singular values of matrices (K, m, n) near 1, in bfloat16: five steps of a Newton-Schulz iteration."""
+    a, b, c = QUINTIC
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if is_tall else matrices).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if is_tall else x).float()

@@ -14,6 +14,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from diffusion_ladder.data.user_paths import one_line
 from diffusion_ladder.errors import UserError
 
 TYPES: dict[int, numpy.dtype[Any]] = {
@@ -21,6 +22,7 @@ TYPES: dict[int, numpy.dtype[Any]] = {
     0x0C: numpy.dtype(">i4"),
 }  # the two of the format's types that the family uses
 MOST_ITEMS = 1_000_000  # the largest member of the family has 697,932
+MOST_BYTES = MOST_ITEMS * 28 * 28 + 16
 
 
 def read_idx(path: Path, item_shape: tuple[int, ...]) -> Tensor:
@@ -42,12 +44,26 @@ def read_idx(path: Path, item_shape: tuple[int, ...]) -> Tensor:
             length = count * math.prod(item_shape) * dtype.itemsize
             data = file.read(length + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: can't be unpacked ({error})") from None
+        raise UserError(f"{path}: can't be unpacked ({one_line(error)})") from None
     if len(data) != length:
         found = f"only {len(data):,}" if len(data) < length else "more"
         raise UserError(f"{path}: holds {found} bytes where its header announces {length:,}")
     values = numpy.frombuffer(bytearray(data), dtype=dtype)
     return torch.from_numpy(values.astype(dtype.newbyteorder("="), copy=False)).reshape(count, *item_shape)
+
+
+def unpacked(path: Path) -> bytes:
+    """What a file holds, gunzipped if its name ends in .gz; of a bomb, no more than the largest IDX file has.
+
+    Raises:
+        UserError: it can't be unpacked or read.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            return file.read(MOST_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: can't be unpacked ({one_line(error)})") from None
 
 
 def read_header(path: Path, header: bytes, item_shape: tuple[int, ...]) -> tuple[numpy.dtype[Any], int]:

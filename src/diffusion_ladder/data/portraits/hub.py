@@ -4,6 +4,7 @@ The library datasets would go back to its own cache when almost anything fails, 
 downloaded by its revision with the hub's client, verified here, and only then read by datasets, as a local file.
 """
 
+import glob
 import os
 import tempfile
 from pathlib import Path
@@ -15,13 +16,13 @@ from tqdm import tqdm
 from diffusion_ladder.artifacts import replacing, sha256_of_file
 from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.files import refuse_full_disk
-from diffusion_ladder.data.portrait_table import FILE_NAME, PARQUET_OPTIONS, open_portraits
+from diffusion_ladder.data.portraits.portrait_table import FILE_NAME, PARQUET_OPTIONS, open_portraits
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import HubSource
 
 DOWNLOADS = Path("data/downloads")  # may be deleted at any time; no output of DVC, so that a download can be resumed
-KEYS = "datasets.faces.sources.hub"
-GO_ON = "or set datasets.faces.source to dicebear (drawn here), parquet or imagefolder (your own)"
+KEYS = "sources.hub"  # below the data set, which the stage's name tells
+GO_ON = "or set source to dicebear (drawn here), parquet or imagefolder (your own)"
 # What to say about the errors of the hub's client, by the name of their class, the more special first.
 ADVICE = {
     "GatedRepoError": "access is restricted: accept the data set's conditions on the hub and log in (`hf auth login`)",
@@ -222,7 +223,7 @@ def select_columns(source: Path, columns: list[str], target: Path) -> int:
         try:
             dataset = datasets.load_dataset(
                 "parquet",
-                data_files=str(source),
+                data_files=glob.escape(os.path.abspath(source)),  # or brackets in any folder's name were a pattern
                 split="train",
                 columns=columns,
                 batch_size=BATCH_ROWS,

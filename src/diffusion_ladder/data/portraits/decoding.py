@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 
+from diffusion_ladder.data.portraits.image_metadata import jpeg_exif, unknown_coding, upright, without_metadata
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -22,17 +24,19 @@ class UndecodableImageError(Exception):
 
 @functools.cache
 def pillow() -> Any:
-    """Pillow's module Image, imported where it is needed; what it would warn of is an error in this process."""
+    """Pillow's module Image, imported where it is needed, without its warnings and its own limit of pixels."""
     from PIL import Image
 
-    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # about odd metadata, a line for each image
+    Image.MAX_IMAGE_PIXELS = None
     return Image
 
 
 def decode_image(data: bytes | None, max_pixels: int | None = None, smallest: bool = False) -> "Image.Image":
     """Decode an image file completely, turn it upright and make it RGB.
 
-    Transparent parts show white. Of an animation, this is the first frame.
+    Transparent parts show white. Of an animation, this is the first frame. Metadata, whatever is wrong with them, don't
+    keep an image from being shown.
 
     Args:
         max_pixels: larger images are refused by what their header claims, before they are decoded.
@@ -41,36 +45,52 @@ def decode_image(data: bytes | None, max_pixels: int | None = None, smallest: bo
     Raises:
         UndecodableImageError: missing, empty, truncated, damaged, of another format than FORMATS, or too large.
     """
-    from PIL import ImageOps
-
-    image = open_image(data)
-    if max_pixels is not None and image.width * image.height > max_pixels:
-        raise UndecodableImageError(f"more than {max_pixels} pixels")
-    if smallest:
-        image.draft(image.mode, (1, 1))
-    try:
-        image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # Pillow's parsers raise whatever they stumble over: OSError, SyntaxError, struct.error
-        cut = "truncated" in str(error).lower()
-        raise UndecodableImageError("truncated image" if cut else "damaged image") from None
-
-
-def open_image(data: bytes | None) -> "Image.Image":
-    """Read an image file's header.
-
-    Raises:
-        UndecodableImageError: missing, empty, of another format, or so large that Pillow itself refuses it.
-    """
-    Image = pillow()
     if data is None:
         raise UndecodableImageError("no image")
     if not data:
         raise UndecodableImageError("empty image")
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UndecodableImageError("far too many pixels") from None
+        return decode_as_is(data, max_pixels, smallest)
+    except UndecodableImageError as error:
+        if (bare := without_metadata(data)) == data:
+            raise UndecodableImageError(unknown_coding(data) or str(error)) from None
+    try:
+        return decode_as_is(bare, max_pixels, smallest, jpeg_exif(data))
+    except UndecodableImageError as error:
+        raise UndecodableImageError(unknown_coding(bare) or str(error)) from None
+
+
+def decode_as_is(data: bytes, max_pixels: int | None, smallest: bool, exif: bytes = b"") -> "Image.Image":
+    """`decode_image`, for which Pillow must like the metadata too.
+
+    Args:
+        exif: instead of what is in the file.
+    """
+    image = open_image(data)
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise UndecodableImageError(f"more than {max_pixels} pixels")
+    try:
+        if smallest:
+            image.draft(image.mode, (1, 1))
+        image.load()
+        return to_rgb(upright(image, exif))
+    except MemoryError:
+        raise UndecodableImageError(
+            f"{image.width} x {image.height} pixels, for which memory does not suffice"
+        ) from None
+    except Exception as error:  # Pillow's parsers raise whatever they stumble over: OSError, SyntaxError, struct.error
+        cut = "truncated" in str(error).lower()
+        raise UndecodableImageError("truncated image" if cut else "damaged image") from None
+
+
+def open_image(data: bytes) -> "Image.Image":
+    """Read an image file's header.
+
+    Raises:
+        UndecodableImageError: of another format, or damaged.
+    """
+    try:
+        return pillow().open(io.BytesIO(data), formats=FORMATS)
     except Exception:  # the parsers of headers, as above
         known = SIGNATURES.match(data)
         reason = "damaged image" if known else f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"

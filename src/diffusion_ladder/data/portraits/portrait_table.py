@@ -1,7 +1,7 @@
 """Tables of portraits in parquet files: their checks, and the filter by label, which streams them."""
 
 import contextlib
-import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +12,18 @@ from typing import Any
 from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_json, replacing, write_json
-from diffusion_ladder.data.decoding import UndecodableImageError, decode_image
-from diffusion_ladder.data.parallel import map_in_order
+from diffusion_ladder.data.portraits.arrow_columns import (
+    Image,
+    holds_images,
+    holds_labels,
+    images_of,
+    plain_label,
+    values_of,
+)
+from diffusion_ladder.data.portraits.decoding import UndecodableImageError, decode_image
+from diffusion_ladder.data.portraits.labels import Label, explain_lookalikes, written
+from diffusion_ladder.data.portraits.parallel import map_in_order
+from diffusion_ladder.data.user_paths import one_line, printable
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 
@@ -35,7 +45,6 @@ PARQUET_OPTIONS = {
     "use_dictionary": False,
     "write_statistics": False,
 }
-Value = int | float | str
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Row:
     """
 
     image: bytes
-    value: Value | None
+    value: Label | None
     reason: str | None
     unusable: bool = False
 
@@ -60,7 +69,7 @@ class FilterCounts:
 
     kept: dict[int, int]
     rows_in: int = 0
-    values: Counter[Value | None] = field(default_factory=Counter)  # of the label column, in all rows
+    values: Counter[Label | None] = field(default_factory=Counter)  # of the label column, in all rows
     dropped_values: Counter[str] = field(default_factory=Counter)  # reasons, by value of the label column
     dropped_images: Counter[str] = field(default_factory=Counter)  # reasons, where the label was wanted
     unusable_rows: list[dict[str, Any]] = field(default_factory=list)  # the first SHOWN_ROWS
@@ -96,11 +105,12 @@ def reading(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: can't be read as parquet ({' '.join(str(error).split())})") from None
+    except (OSError, pyarrow.ArrowException, ValueError, OverflowError, MemoryError) as error:
+        raise UserError(f"{printable(path)}: can't be read as parquet ({one_line(error)})") from None
 
 
-def open_portraits(path: Path, label_column: str | None = None) -> Any:
+@contextlib.contextmanager
+def open_portraits(path: Path, label_column: str | None = None) -> Iterator[Any]:
     """Open a parquet file with a column image (the bytes of image files) and one of labels, for pyarrow.
 
     The image is a binary column, or a struct with a binary field `bytes`, as the library datasets writes it.
@@ -108,40 +118,34 @@ def open_portraits(path: Path, label_column: str | None = None) -> Any:
     Args:
         label_column: numbers, text or booleans, in a dictionary or not; None if it doesn't matter yet.
 
-    Returns:
-        a pyarrow ParquetFile, to be closed.
+    Yields:
+        a pyarrow ParquetFile.
 
     Raises:
         UserError: the file is missing, is not parquet, is damaged, or has other columns.
     """
     import pyarrow.parquet
 
-    with reading(path):
-        table = pyarrow.parquet.ParquetFile(path, **READING)
+    with (
+        reading(path),
+        pyarrow.OSFile(os.fsencode(path)) as file,  # as bytes, because a name need not be UTF-8
+        pyarrow.parquet.ParquetFile(file, **READING) as table,
+    ):
         check_columns(path, table.schema_arrow, label_column)
-        return table
+        yield table
 
 
 def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
     """Refuse a schema without usable columns, and say which columns there are."""
-    from pyarrow import types
-
-    found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    found = printable(", ".join(f"{field.name} ({field.type})" for field in schema))
     for name in ("image", label_column):
         if name is not None and schema.names.count(name) != 1:
-            raise UserError(f"{path}: needs one column {name}, but has {found}")
+            raise UserError(f"{printable(path)}: needs one column {name}, but has {found}")
     image = schema.field("image").type
-    if types.is_struct(image):
-        image = image.field("bytes").type if image.get_field_index("bytes") >= 0 else image
-    if not (types.is_binary(image) or types.is_large_binary(image)):
-        raise UserError(f"{path}: the column image must hold the bytes of image files, but is {image}")
-    if label_column is None:
-        return
-    label = schema.field(label_column).type
-    label = label.value_type if types.is_dictionary(label) else label
-    allowed = (types.is_integer, types.is_floating, types.is_string, types.is_large_string, types.is_boolean)
-    if not any(check(label) for check in allowed):
-        raise UserError(f"{path}: the column {label_column} must hold numbers or text, but is {label}")
+    if not holds_images(image):
+        raise UserError(f"{printable(path)}: the column image must hold the bytes of image files, but is {image}")
+    if label_column is not None and not holds_labels(label := schema.field(label_column).type):
+        raise UserError(f"{printable(path)}: the column {label_column} must hold numbers or text, but is {label}")
 
 
 def filter_raw(raw: Path, folder: Path, settings: LabelFilter) -> FilterCounts:
@@ -149,6 +153,8 @@ def filter_raw(raw: Path, folder: Path, settings: LabelFilter) -> FilterCounts:
     card = read_json(raw / "card.json")
     counts = filter_portraits([raw / file["name"] for file in card["files"]], settings, folder)
     write_json(folder / "card.json", {**card, **counts.card(settings)})
+    if alike := explain_lookalikes(settings.labels, counts.values):
+        print(f"datasets.faces.preprocess.labels: {alike}", flush=True)
     return counts
 
 
@@ -186,7 +192,6 @@ def looked_at(shard: Path, settings: LabelFilter) -> Iterator[Row]:
     """The rows of a shard with what is to become of them, with a progress bar."""
     with (
         open_portraits(shard, settings.label_column) as table,
-        reading(shard),
         tqdm(total=table.metadata.num_rows, unit=" rows", desc="filter") as progress,
     ):
         batches = table.iter_batches(BATCH_ROWS, columns=["image", settings.label_column])
@@ -197,14 +202,14 @@ def looked_at(shard: Path, settings: LabelFilter) -> Iterator[Row]:
 
 def look_at(batch: Any, settings: LabelFilter) -> list[Row]:
     """Decide about the rows of a record batch."""
-    images, values = batch.column("image").to_pylist(), batch.column(settings.label_column).to_pylist()
-    return [decide(image, plain_value(value), settings) for image, value in zip(images, values, strict=True)]
+    images, values = images_of(batch.column("image")), values_of(batch.column(settings.label_column))
+    return [decide(image, plain_label(value), settings) for image, value in zip(images, values, strict=True)]
 
 
-def decide(image: bytes | Mapping[str, Any] | None, value: Value | None, settings: LabelFilter) -> Row:
+def decide(image: Image, value: Label | None, settings: LabelFilter) -> Row:
     """Decide about one row. A path beside the image's bytes is not used: it could lead anywhere."""
     if value not in settings.labels:
-        return Row(b"", value, f"{settings.label_column} {describe_value(value)}")
+        return Row(b"", value, f"{printable(settings.label_column)} {written(value)}")
     data = image.get("bytes") if isinstance(image, Mapping) else image
     if data is None and isinstance(image, Mapping) and image.get("path"):
         return Row(b"", value, "a path without the image's bytes", unusable=True)
@@ -213,20 +218,6 @@ def decide(image: bytes | Mapping[str, Any] | None, value: Value | None, setting
     except UndecodableImageError as error:
         return Row(b"", value, str(error), unusable=True)
     return Row(data or b"", value, None)
-
-
-def plain_value(value: Any) -> Value | None:
-    """A label as params.yaml would write it: files written by pandas may hold 1.0 for 1, and nan for nothing."""
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return int(value) if value.is_integer() else value
-    return int(value) if isinstance(value, bool) else value
-
-
-def describe_value(value: Value | None) -> str:
-    """A label for a message or a list: short, on one line."""
-    return "missing" if value is None else " ".join(str(value).split())[:40]
 
 
 def note(row: Row, shard: Path, number: int, settings: LabelFilter, counts: FilterCounts) -> None:
@@ -252,7 +243,7 @@ def refuse_unusable(settings: LabelFilter, counts: FilterCounts) -> None:
     first = counts.unusable_rows[0]
     raise UserError(
         f"{counts.unusable} of {labelled} labelled rows have an image that can't be used, a larger share than"
-        f" datasets.faces.preprocess.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
+        f" preprocess.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
         f" the first is row {first['row']} of {first['file']}"
     )
 
@@ -262,15 +253,20 @@ def refuse_empty(shards: Sequence[Path], settings: LabelFilter, counts: FilterCo
     empty = [index for index, count in counts.kept.items() if count == 0]
     if not empty:
         return
-    wanted = ", ".join(f"{value} for class {index}" for value, index in settings.labels.items() if index in empty)
+    wanted = ", ".join(
+        f"{written(value)} for class {index}" for value, index in settings.labels.items() if index in empty
+    )
     common = counts.values.most_common(SHOWN_VALUES)
     others = counts.rows_in - sum(count for _, count in common)
-    shown = sorted((describe_value(value), count) for value, count in common) + [("others", others)] * (others > 0)
+    shown = sorted((written(value), count) for value, count in common) + [("others", others)] * (others > 0)
     found = ", ".join(f"{value} ({count} rows)" for value, count in shown) or "no rows"
     column = settings.label_column
+    if alike := explain_lookalikes(settings.labels, counts.values):
+        found += f"; {alike}"
     raise UserError(
-        f"{' '.join(str(shard) for shard in shards[:3])}: no usable row with {column} {wanted}"
-        f" (datasets.faces.preprocess.labels); the column {column} holds {found}; {counts.unusable} of their images"
+        f"{' '.join(printable(shard) for shard in shards[:3])}: no usable row with {column} {wanted}"
+        f" (preprocess.labels); the column {column} holds {found};"
+        f" {counts.unusable} of their images"
         " can't be used"
     )
 

@@ -1,7 +1,9 @@
 """Zip archives that come from elsewhere: a few named members are taken, nothing else touches the disk."""
 
+import lzma
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -9,8 +11,20 @@ from pathlib import Path, PurePosixPath
 
 from diffusion_ladder.artifacts import replacing
 from diffusion_ladder.data.files import refuse_full_disk
+from diffusion_ladder.data.user_paths import one_line
 from diffusion_ladder.errors import UserError
 
+# What reading a damaged archive raises; ValueError also where names are marked as UTF-8 but aren't.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OverflowError,
+)
 MOST_BYTES = 1 << 30  # unpacked, of the members that are taken
 
 
@@ -34,8 +48,8 @@ def extract_members(archive: Path, names: Sequence[str], folder: Path) -> None:
     except OSError as error:
         refuse_full_disk(error, folder / names[0], archive.stat().st_size)
         raise UserError(f"{archive}: can't be unpacked to {folder} ({error})") from None
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        raise UserError(f"{archive}: can't be unpacked ({' '.join(str(error).split())})") from None
+    except DAMAGE as error:
+        raise UserError(f"{archive}: can't be unpacked ({one_line(error)})") from None
 
 
 def refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:

@@ -19,13 +19,25 @@ import torch
 
 from diffusion_ladder.artifacts import StoredTensor, write_bytes
 from diffusion_ladder.data.card import raw_card
-from diffusion_ladder.data.decoding import decode_image, to_pixels, to_square
-from diffusion_ladder.data.drawn_portraits import Portrait, check_options, draw_portraits, plan_portraits, style_facts
-from diffusion_ladder.data.hub import fetch_from_hub
-from diffusion_ladder.data.local_portraits import fetch_folder, fetch_parquet
 from diffusion_ladder.data.normalise import IMAGES
-from diffusion_ladder.data.parallel import map_in_order
-from diffusion_ladder.data.portrait_table import FILE_NAME, FILTERED, PARQUET_OPTIONS, filter_raw, filtered_batches
+from diffusion_ladder.data.portraits.decoding import decode_image, to_pixels, to_square
+from diffusion_ladder.data.portraits.drawn_portraits import (
+    Portrait,
+    check_options,
+    draw_portraits,
+    plan_portraits,
+    style_facts,
+)
+from diffusion_ladder.data.portraits.hub import fetch_from_hub
+from diffusion_ladder.data.portraits.local_portraits import fetch_folder, fetch_parquet
+from diffusion_ladder.data.portraits.parallel import map_in_order
+from diffusion_ladder.data.portraits.portrait_table import (
+    FILE_NAME,
+    FILTERED,
+    PARQUET_OPTIONS,
+    filter_raw,
+    filtered_batches,
+)
 from diffusion_ladder.data.split import Splits, count_duplicates, in_test, refuse_empty_split, row_number
 from diffusion_ladder.params.datasets import (
     DicebearSource,
@@ -185,7 +197,7 @@ def squares_of(rows: list[tuple[bytes, int]], settings: PortraitsPreprocess) -> 
     """Preprocess some rows of what filter_gender kept."""
     squares = []
     for data, label in rows:
-        picture = decode_image(data)
+        picture = decode_image(data, settings.max_pixels)
         pixels = to_pixels(to_square(picture, settings.image_size, settings.crop), settings.channels)
         squares.append(Square(pixels, label, row_number(pixels), picture.size))
     return squares

@@ -1,6 +1,5 @@
 """Portraits that the user has: parquet files, or a folder with a folder of images for each class."""
 
-import glob
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -11,11 +10,14 @@ from tqdm import tqdm
 
 from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.files import copy_file
-from diffusion_ladder.data.portrait_table import FILE_NAME, open_portraits, rows_writer
+from diffusion_ladder.data.portraits.portrait_table import FILE_NAME, open_portraits, rows_writer
+from diffusion_ladder.data.user_paths import as_text, expand_home, is_pattern, matching_files, printable, where_else
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import FOLDER_COLUMN, ImagefolderSource, ParquetSource
 
-SOURCES = "datasets.faces.sources"
+SOURCES = "sources"
+MOST_BYTES = 1 << 30  # of one image file, which is in memory as a whole
+SHOWN_FILES = 8  # of those that a pattern matches
 
 
 def fetch_parquet(settings: ParquetSource, folder: Path) -> dict[str, Any]:
@@ -25,44 +27,67 @@ def fetch_parquet(settings: ParquetSource, folder: Path) -> dict[str, Any]:
         UserError: there is no such file, one has no column image, or their content is not the expected one.
     """
     shards = find_shards(settings.path)
-    card = adopt(shards, folder, source="parquet", title=shards[0].stem, origin=describe_shards(shards))
+    card = adopt(shards, folder, source="parquet", title=as_text(shards[0].stem), origin=describe_shards(shards))
     check_content(f"{SOURCES}.parquet.sha256", settings.sha256, card)
     return card
 
 
 def find_shards(path: str | list[str] | None) -> list[Path]:
-    """The parquet files that a parameter names, in its order; those of a folder or a pattern by name."""
+    """The parquet files that a parameter names, in its order; those of a folder or a pattern by name.
+
+    Raises:
+        UserError: there is no such file, or one is named twice, so that its rows would count twice.
+    """
     key = f"{SOURCES}.parquet.path"
-    found: list[Path] = []
+    found: dict[str, Path] = {}
     for entry in [path] if isinstance(path, str) else path or []:
-        pattern = os.path.join(glob.escape(entry), "*.parquet") if os.path.isdir(entry) else entry
-        matches = [Path(entry)] if os.path.isfile(entry) else sorted(map(Path, glob.glob(pattern)))
-        if not matches:
-            raise UserError(f"{key}: there is no file {pattern}")
-        found += matches
+        shards = matching_files(entry, ".parquet")
+        if not shards:
+            raise UserError(f"{key}: {describe_missing(entry)}{where_else(entry)}")
+        for shard in shards:
+            if (place := os.path.realpath(shard)) in found:
+                raise UserError(f"{key}: {printable(entry)} names {printable(shard)} once more: name each file once")
+            found[place] = shard
     if not found:
         raise UserError(f"{key}: name a parquet file, or several, with the column image and one of labels")
-    return found
+    return list(found.values())
+
+
+def describe_missing(path: str) -> str:
+    """Why a path means no parquet file."""
+    whole = expand_home(path)
+    if os.path.isdir(whole):
+        deeper = os.path.join(path, "**", "*.parquet")
+        return f"there is no file *.parquet in the folder {printable(path)}; those in folders below it: {deeper}"
+    if is_pattern(path):
+        return f"there is no file {printable(path)}, by that name or as a pattern"
+    return f"there is no file {printable(whole)}"
 
 
 def describe_shards(shards: Sequence[Path]) -> str:
     """Names for the card; the folders that they lie in are the user's own business."""
-    if len(shards) == 1:
-        return f"a local file, {shards[0].name}"
-    return f"{len(shards)} local files, {shards[0].name} to {shards[-1].name}"
+    first, last = as_text(shards[0].name), as_text(shards[-1].name)
+    return f"a local file, {first}" if len(shards) == 1 else f"{len(shards)} local files, {first} to {last}"
 
 
 def adopt(shards: Sequence[Path], folder: Path, **facts: Any) -> dict[str, Any]:
     """Check somebody's parquet files and copy them as they are; the raw card."""
-    rows = 0
+    counts = []
     for shard in shards:
         with open_portraits(shard) as table:
-            rows += table.metadata.num_rows
+            counts.append(table.metadata.num_rows)
+    print(f"{len(shards)} files, {sum(counts):,} rows: {list_shards(shards, counts)}", flush=True)
     names = [FILE_NAME] if len(shards) == 1 else [f"portraits-{index:05d}.parquet" for index in range(len(shards))]
     targets = [folder / name for name in names]
     for shard, target in zip(shards, targets, strict=True):
         copy_file(shard, target)
-    return raw_card(folder, targets, rows=rows, synthetic=False, **facts)
+    return raw_card(folder, targets, rows=sum(counts), synthetic=False, **facts)
+
+
+def list_shards(shards: Sequence[Path], counts: Sequence[int]) -> str:
+    """Files with their rows; of very many, the first and the last."""
+    lines = [f"{printable(shard)} ({count:,})" for shard, count in zip(shards, counts, strict=True)]
+    return ", ".join(lines if len(lines) <= SHOWN_FILES else [*lines[: SHOWN_FILES - 1], "...", lines[-1]])
 
 
 def fetch_folder(settings: ImagefolderSource, folder: Path) -> dict[str, Any]:
@@ -80,10 +105,10 @@ def fetch_folder(settings: ImagefolderSource, folder: Path) -> dict[str, Any]:
     with rows_writer(target, schema) as rows:
         for path in tqdm(sorted(files_below(root)), unit=" files", desc="pack"):
             name = path.relative_to(root)
-            label = name.parts[0] if len(name.parts) > 1 else None
-            rows.add({"bytes": path.read_bytes(), "path": name.as_posix()}, label)
+            label = as_text(name.parts[0]) if len(name.parts) > 1 else None
+            rows.add({"bytes": content_of(path), "path": as_text(name)}, label)
             count += 1
-    title = root.resolve().name
+    title = as_text(root.resolve().name)
     card = raw_card(
         folder, [target], source="imagefolder", title=title, rows=count, synthetic=False, origin="a local folder"
     )
@@ -94,11 +119,11 @@ def fetch_folder(settings: ImagefolderSource, folder: Path) -> dict[str, Any]:
 def check_folder(path: str | None) -> Path:
     """The folder that a parameter names."""
     key = f"{SOURCES}.imagefolder.path"
-    if path is None:
+    if not path:
         raise UserError(f"{key}: name a folder with a folder of images for each class")
-    if not Path(path).is_dir():
-        raise UserError(f"{key}: there is no folder {path}")
-    return Path(path)
+    if not os.path.isdir(whole := expand_home(path)):
+        raise UserError(f"{key}: there is no folder {printable(whole)}{where_else(path)}")
+    return Path(whole)
 
 
 def files_below(root: Path) -> Iterator[Path]:
@@ -107,18 +132,38 @@ def files_below(root: Path) -> Iterator[Path]:
     Raises:
         UserError: a symbolic link, which could lead out of the folder, or something that is neither file nor folder.
     """
-    for entry in os.scandir(root):
+    try:
+        entries = list(os.scandir(root))
+    except OSError as error:
+        raise UserError(f"{printable(root)} can't be read: {error.strerror}") from None
+    for entry in entries:
         path = Path(entry.path)
         if entry.name.startswith("."):
             continue
         if entry.is_symlink():
-            raise UserError(f"{path} is a symbolic link, which could lead anywhere: put the file itself there")
+            raise UserError(
+                f"{printable(path)} is a symbolic link, which could lead anywhere: put the file itself there"
+            )
         if entry.is_dir():
             yield from files_below(path)
         elif entry.is_file():
             yield path
         else:
-            raise UserError(f"{path} is neither a file nor a folder")
+            raise UserError(f"{printable(path)} is neither a file nor a folder")
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file that should be an image.
+
+    Raises:
+        UserError: it can't be read, or is larger than any image.
+    """
+    try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise UserError(f"{printable(path)} has {size:,} bytes, more than any image: take it out of the folder")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{printable(path)} can't be read: {error.strerror}") from None
 
 
 def check_content(key: str, expected: str | None, card: dict[str, Any]) -> None:

