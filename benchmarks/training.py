@@ -26,6 +26,7 @@ from diffusion_ladder.data.normalise import IMAGES, Normalisation, normalise
 from diffusion_ladder.networks.embeddings import fold
 from diffusion_ladder.params.consistency import DIGIT_SIZE
 from diffusion_ladder.params.network import DiffusersUNetNetwork
+from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.runtime import Runtime
 from diffusion_ladder.params.whole import Parameters, load_parameters, validate
 from diffusion_ladder.presets import merged_parameters
