@@ -41,7 +41,7 @@ import json, sys
 from diffusion_ladder.torchvision_import import repair_torchvision
 repair_torchvision()
 from torchvision.datasets import MNIST
-from diffusion_ladder.data.digits.dataset import mnist_family
+from diffusion_ladder.data.digits import mnist_family
 published = json.load(open("published.json"))
 MNIST.mirrors = [published["mirror"]]
 MNIST.resources = [(name, md5) for name, md5, _ in published["files"]]

@@ -1,4 +1,4 @@
-"""Profiles a training step of every rung: python benchmarks/profiles.py [--preset NAME] [MODEL...].
+"""Profiles a training step of every rung: python benchmarks/profiles.py [--preset NAME] [RUNG...].
 
 The operators on which a step spends most time go to benchmarks/results/ under the machine's name, and
 benchmarks/README.md is written anew.
@@ -51,7 +51,7 @@ def operators(contender: Contender, device: torch.device) -> list[dict[str, Any]
 def main() -> None:
     """Profile, write the results and the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", help="keys of params.yaml; all where none is given")
+    parser.add_argument("rungs", nargs="*", help="keys of rungs in params.yaml; all where none is given")
     parser.add_argument("--preset", help="an overlay on params.yaml, such as full")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
     arguments = parser.parse_args()
@@ -59,7 +59,7 @@ def main() -> None:
     parameters = validate(merged_parameters(preset), preset) if preset else load_parameters()
     device = compute.configure(parameters.runtime).device
     models = {}
-    for name in arguments.models or parameters.models:
+    for name in arguments.rungs or parameters.rungs:
         models[name] = operators(ours(task_of(name, parameters), parameters.runtime), device)
         print(f"{name}: {models[name][0]['operator']} takes {models[name][0]['share']:.0%}")
     facts, sizes = machine.facts(device), preset or "default"

@@ -39,7 +39,7 @@ DIFFERENT_IMAGES = 200  # repeated: to decode an image again is as much work as 
 PEER_ROWS = 2000  # at most, decoded by the peer
 LABELS = LabelFilter(label_column="gender", labels={1: 0, 2: 1}, max_pixels=25_000_000, max_unusable_share=0.1)
 PREPROCESS = PortraitsPreprocess(
-    input="filtered", test_fraction=0.2, image_size=64, crop="top", channels=3, class_names=["female", "male"]
+    **LABELS.model_dump(), test_fraction=0.2, image_size=64, crop="top", channels=3, class_names=["female", "male"]
 )
 
 

@@ -1,4 +1,4 @@
-"""Times a training step beside a plain diffusers loop: python benchmarks/training.py [--preset NAME] [MODEL...].
+"""Times a training step beside a plain diffusers loop: python benchmarks/training.py [--preset NAME] [RUNG...].
 
 Every contender does a few steps in turn, round after round, so that whatever else the machine does hits all alike; the
 figures are medians over the rounds, and ratios are taken within a round. Results go to benchmarks/results/ under the
@@ -26,6 +26,7 @@ from diffusion_ladder.data.normalise import IMAGES, Normalisation, normalise
 from diffusion_ladder.networks.embeddings import fold
 from diffusion_ladder.params.consistency import DIGIT_SIZE
 from diffusion_ladder.params.network import DiffusersUNetNetwork
+from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.runtime import Runtime
 from diffusion_ladder.params.whole import Parameters, load_parameters, validate
 from diffusion_ladder.presets import merged_parameters
@@ -41,7 +42,7 @@ class Task:
     """A rung of params.yaml with images of its size."""
 
     name: str
-    model: Model
+    rung: RungParameters
     images: Tensor  # (N, C, H, W) uint8, or (N, 2) float32 points
     labels: Tensor  # (N,) int64
     runtime: Runtime
@@ -62,8 +63,8 @@ class Contender:
 
 def task_of(name: str, parameters: Parameters) -> Task:
     """The rung and random images, or points, of its data set's size."""
-    model = parameters.models[name]
-    dataset = parameters.datasets[model.dataset]
+    rung = parameters.rungs[name]
+    dataset = parameters.datasets[rung.dataset]
     side = getattr(dataset.preprocess, "image_size", DIGIT_SIZE)
     shape = (3 if dataset.kind == "portraits" else 1, side, side)
     random = torch.Generator().manual_seed(0)
@@ -71,19 +72,19 @@ def task_of(name: str, parameters: Parameters) -> Task:
         images = torch.randn(IMAGES_DRAWN, 2, generator=random)
     else:
         images = torch.randint(256, (IMAGES_DRAWN, *shape), generator=random, dtype=torch.uint8)
-    return Task(name, model, images, torch.arange(IMAGES_DRAWN) % 2, parameters.runtime)
+    return Task(name, rung, images, torch.arange(IMAGES_DRAWN) % 2, parameters.runtime)
 
 
 def our_rung(task: Task, device: torch.device) -> Rung:
     """The rung with fresh weights."""
-    conditional = task.model.training.label_dropout > 0
+    conditional = task.rung.training.label_dropout > 0
     shape = tuple(task.images.shape[1:])
     return Rung(
         model=task.name,
         dataset=task.name,
-        network=build_network(task.model.network, shape, 3 if conditional else None, 0, task.name).to(device),
-        settings=task.model.network,
-        schedule=task.model.schedule,
+        network=build_network(task.rung.network, shape, 3 if conditional else None, 0, task.name).to(device),
+        settings=task.rung.network,
+        schedule=task.rung.schedule,
         sample_shape=shape,
         num_classes=2 if conditional else 0,
         null_label=2 if conditional else None,
@@ -99,23 +100,23 @@ def ours(task: Task, runtime: Runtime, change: Callable[[nn.Module], object] = l
     if runtime.compile != "never":
         rung.network.compile(mode=runtime.compile)
     data, labels = (tensor.to(chosen.device) for tensor in (task.images, task.labels))
-    scheduler = build_scheduler(task.model.schedulers.training, task.model.schedule)
-    given = loop.Task(rung, scheduler, data, labels, task.model.training, 0, chosen.precision)
+    scheduler = build_scheduler(task.rung.schedulers.training, task.rung.schedule)
+    given = loop.Task(rung, scheduler, data, labels, task.rung.training, 0, chosen.precision)
     return Contender(loop.train(given), lambda: compute.configure(runtime))
 
 
 def plain_unet(task: Task, device: torch.device) -> plain_diffusers.UNet2DModel:
     """The rung's network as a UNet2DModel, whichever of the two U-Nets the rung itself uses."""
-    settings = DiffusersUNetNetwork(**task.model.network.model_dump() | {"name": "diffusers_unet"})
-    classes = 3 if task.model.training.label_dropout > 0 else None
+    settings = DiffusersUNetNetwork(**task.rung.network.model_dump() | {"name": "diffusers_unet"})
+    classes = 3 if task.rung.training.label_dropout > 0 else None
     return network_module(settings).build(settings, tuple(task.images.shape[1:]), classes).unet.to(device)
 
 
 def plain(task: Task, device: torch.device, bf16: bool) -> Contender:
     """diffusers' plain loop on the same network, under PyTorch's own defaults."""
-    schedule, training = task.model.schedule, task.model.training
+    schedule, training = task.rung.schedule, task.rung.training
     scheduler = plain_diffusers.DDPMScheduler(schedule.T, schedule.beta_start, schedule.beta_end, schedule.name)
-    images = fold(normalise(task.images, IMAGES), task.model.network.patch_size)
+    images = fold(normalise(task.images, IMAGES), task.rung.network.patch_size)
     unet = plain_unet(task, device)
     steps = plain_diffusers.train(unet, scheduler, images, task.labels, training.batch_size, training.steps, bf16)
     return Contender(steps, lambda: defaults(task.runtime.threads))
@@ -187,7 +188,7 @@ def measure(task: Task, device: torch.device, rounds: int, steps: int) -> dict[s
                 seconds[name].append(taken)
     flops = flops_per_step(task, device)
     return {
-        "batch_size": task.model.training.batch_size,
+        "batch_size": task.rung.training.batch_size,
         "parameters": parameter_count(our_rung(task, device).network),
         "gflop_per_step": flops / 1e9,
         "contenders": [
@@ -202,7 +203,7 @@ def summary(seconds: list[float], ours: list[float], task: Task, flops: int) -> 
     return {
         "milliseconds": 1e3 * median,
         "fastest_milliseconds": 1e3 * min(seconds),
-        "images_per_second": task.model.training.batch_size / median,
+        "images_per_second": task.rung.training.batch_size / median,
         "tflop_per_second": flops / median / 1e12,
         "times_ours": statistics.median(taken / our for taken, our in zip(seconds, ours, strict=True)),
         "fastest_times_ours": min(seconds) / min(ours),
@@ -212,7 +213,7 @@ def summary(seconds: list[float], ours: list[float], task: Task, flops: int) -> 
 def main() -> None:
     """Measure, write the results and the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=["mnist_diffusers", "faces"], help="keys of params.yaml")
+    parser.add_argument("rungs", nargs="*", default=["mnist_diffusers", "faces"], help="keys of rungs in params.yaml")
     parser.add_argument("--preset", help="an overlay on params.yaml, such as full")
     parser.add_argument("--rounds", type=int, default=25, help="turns of every contender")
     parser.add_argument("--steps", type=int, default=1, help="steps in a turn")
@@ -224,7 +225,7 @@ def main() -> None:
     facts = machine.facts(device)
     peaks = {name: machine.matmul_rate(getattr(torch, name), device) / 1e12 for name in ("float32", "bfloat16")}
     models = {}
-    for name in arguments.models:
+    for name in arguments.rungs:
         models[name] = measure(task_of(name, parameters), device, arguments.rounds, arguments.steps)
         print(f"{name}: {models[name]['contenders'][0]['images_per_second']:.0f} images/s")
     sizes = preset or "default"

@@ -13,6 +13,7 @@ from conftest import PROJECT
 from test_training import TRAINING, new_rung, task_of
 
 from diffusion_ladder.artifacts import read_metadata, read_tensors, serialise
+from diffusion_ladder.device import configure
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.runtime import Stage
 from diffusion_ladder.training.checkpoint import Checkpoints, state_tensors
@@ -232,19 +233,25 @@ def copy(tmp_path_factory):
         ("src/diffusion_ladder/networks/mlp.py", "MLP", "mlp", True),
         ("src/diffusion_ladder/networks/unet.py", "U-Net", "u-net", False),
         ("params.yaml", "seconds: 30 ", "seconds: 60 ", False),
-        ("params.yaml", "comparison_steps: 50 ", "comparison_steps: 49 ", False),
+        ("params.yaml", "comparison_steps: 50\n", "comparison_steps: 49\n", False),
     ],
 )
 def test_the_key_of_a_checkpoint_follows_from_all_that_decides_the_result(copy, monkeypatch, file, old, new, differs):
     threads = torch.get_num_threads()
     monkeypatch.chdir(copy)
-    before = Stage("train", "circles").fingerprint()
+
+    def fingerprint():
+        stage = Stage("train", "circles")
+        stage.prepare(configure)
+        return stage.fingerprint()
+
+    before = fingerprint()
     assert re.fullmatch("[0-9a-f]{64}", before)
     text = (copy / file).read_text()
     assert old in text
     try:
         (copy / file).write_text(text.replace(old, new, 1))
-        assert (Stage("train", "circles").fingerprint() != before) == differs
+        assert (fingerprint() != before) == differs
     finally:
         (copy / file).write_text(text)
         torch.set_num_threads(threads)

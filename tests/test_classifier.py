@@ -29,7 +29,6 @@ from diffusion_ladder.evaluation.classifier import (
 from diffusion_ladder.params.classifier import Classifier as Settings
 
 SETTINGS = Settings(
-    dataset="halves",
     channels=[8, 16],
     feature_size=8,
     steps=120,
@@ -201,14 +200,14 @@ def test_a_classifier_below_its_limit_does_not_serve(tmp_path, min_accuracy):
     done = run(command, tmp_path, PYTHONPATH=str(PROJECT / "src"))
     if min_accuracy == 0:
         assert done.returncode == 0, done.stderr
-        card = read_json(tmp_path / "models/classifiers/mnist/classifier.json")
+        card = read_json(tmp_path / "data/judges/mnist/classifier/classifier.json")
         assert Settings.model_validate(card["settings"]).steps == 2
         return
     assert done.returncode == 1
     complaint = done.stderr.splitlines()[-1]
     assert re.search(r"classifiers\.mnist\.min_accuracy: .* reaches 0\.\d{4}, less than 0\.98", complaint)
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "models").exists()
+    assert not (tmp_path / "data/judges").exists()
     assert not (tmp_path / "reports/metrics").exists()
 
 

@@ -139,17 +139,18 @@ def test_guidance_is_told_by_scale_with_the_share_of_requested_classes(swept_ima
 
 def test_every_method_is_drawn_within_every_cost_and_the_rungs_own_at_every_scale():
     assert [SAMPLERS["heun"].steps_within(evaluations) for evaluations in (1, 9, 10, 50)] == [1, 5, 5, 25]
-    sweep = SimpleNamespace(
-        samplers=["ddim", "heun"], evaluations=[9, 20], guidance_scales=[1.0, 3.0], guidance_steps=7
-    )
-    modules = {"ddim": "ddim", "heun": "diffusers_heun"}
-    tables = settings_by_table(sweep, SimpleNamespace(steps=5, guidance_scale=1.5), "diffusers_ddim", modules)
-    assert tables["cost"] == [
-        Setting("ddim", 9, 1.5),
-        Setting("ddim", 20, 1.5),
-        Setting("diffusers_heun", 5, 1.5),
-        Setting("diffusers_heun", 10, 1.5),
-    ]
-    assert tables["guidance"] == [Setting("ddim", 7, 1.0), Setting("ddim", 7, 3.0)]
-    sweep.guidance_scales = []
-    assert "guidance" not in settings_by_table(sweep, SimpleNamespace(steps=5, guidance_scale=1.0), "ddim", modules)
+    guidance = SimpleNamespace(scales=[1.0, 3.0], steps=7)
+    sweep = SimpleNamespace(samplers=["ddim", "heun"], evaluations=[9, 20], guidance=guidance)
+    for library in ("", "diffusers_"):  # all samplers come from where the rung's own does
+        own = SimpleNamespace(sampler=f"{library}dpm_solver", steps=5, guidance_scale=1.5)
+        assert settings_by_table(sweep, own) == {
+            "cost": [
+                Setting(f"{library}ddim", 9, 1.5),
+                Setting(f"{library}ddim", 20, 1.5),
+                Setting(f"{library}heun", 5, 1.5),
+                Setting(f"{library}heun", 10, 1.5),
+            ],
+            "guidance": [Setting(f"{library}dpm_solver", 7, 1.0), Setting(f"{library}dpm_solver", 7, 3.0)],
+        }
+    sweep.guidance = None
+    assert settings_by_table(sweep, own).keys() == {"cost"}

@@ -38,8 +38,8 @@ def project(smoke, tmp_path_factory) -> Path:
     shutil.copytree(smoke, folder, ignore=shutil.ignore_patterns("cache", "figures"))
     path = folder / "params.yaml"
     parameters = yaml.safe_load(path.read_text())
-    for key, model in parameters["models"].items():
-        assert (model["training"]["steps"], model["training"]["log_every"]) == (STEPS[key], LOG_EVERY[key])
+    for key, rung in parameters["rungs"].items():
+        assert (rung["training"]["steps"], rung["training"]["log_every"]) == (STEPS[key], LOG_EVERY[key])
     parameters["checkpoints"]["seconds"] = 0
     path.write_text(yaml.safe_dump(parameters, sort_keys=False))
     return folder
@@ -193,8 +193,8 @@ def test_a_loss_that_is_no_number_stops_with_step_cause_and_checkpoint(smoke, tm
     shutil.copytree(smoke, folder, ignore=shutil.ignore_patterns("cache", "figures"))
     path = folder / "params.yaml"
     parameters = yaml.safe_load(path.read_text())
-    parameters["models"]["circles"]["training"] |= {"learning_rate": 1e30, "warmup_steps": 0}
-    parameters["models"]["circles"]["previews"]["at"] = [1.0]
+    parameters["rungs"]["circles"]["training"] |= {"learning_rate": 1e30, "warmup_steps": 0}
+    parameters["rungs"]["circles"]["previews"]["at"] = [1.0]
     path.write_text(yaml.safe_dump(parameters, sort_keys=False))
     forget(folder, "circles")
     failed = run([*TRAIN, "circles"], folder, PYTHONPATH="src")

@@ -18,13 +18,13 @@ from conftest import serving
 from pydantic import ValidationError
 
 from diffusion_ladder.artifacts import write_json
+from diffusion_ladder.data.digits import archive, mnist_family
 from diffusion_ladder.data.digits import dataset as digits
-from diffusion_ladder.data.digits.dataset import archive, mnist_family
 from diffusion_ladder.data.digits.idx import read_idx
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import MNIST_SPLITS, MlxtendSource, PointsPreprocess, TorchvisionSource
 
-PREPROCESS = PointsPreprocess(input="raw", test_fraction=0.2)
+PREPROCESS = PointsPreprocess(test_fraction=0.2)
 # As published with the data sets: by torchvision for MNIST, in its authors' README for Fashion-MNIST.
 PUBLISHED_MD5 = {
     "MNIST": {

@@ -35,7 +35,6 @@ from diffusion_ladder.randomness import generator
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 SETTINGS = Settings(
-    dataset="bars",
     channels=[8, 8],
     feature_size=8,
     steps=150,
@@ -47,12 +46,10 @@ SETTINGS = Settings(
     min_accuracy=0.9,
 )
 EVALUATION = ImageEvaluation(
-    kind="images",
     sample_count=60,
     smaller_counts=[20],
     neighbours=5,
     accuracy_score=AccuracyScore(steps=30, batch_size=16),
-    inception=None,
     memorisation=Memorisation(ratio=1 / 3, copied_excess=0.1, c_t_limit=3.0, cells=2, shown=2),
 )
 
@@ -539,13 +536,13 @@ def test_inception_weights_that_do_not_fit_are_refused_in_a_line(inception_file,
     if what.startswith(("no", "another n")):
         digest = sha256_of_file(path)
     complaints = {
-        "missing": "evaluation.faces.inception.path: there is no file",
-        "another": "evaluation.faces.inception.sha256: .* has [0-9a-f]{64}, not 0{64}",
+        "missing": "rungs.faces.evaluation.inception.path: there is no file",
+        "another": "rungs.faces.evaluation.inception.sha256: .* has [0-9a-f]{64}, not 0{64}",
         "no weights": "doesn't hold Inception weights in the layout of pytorch-fid",
         "another network": "doesn't hold Inception weights in the layout of pytorch-fid",
     }
     with pytest.raises(UserError, match=complaints[what]) as refused:
-        load_inception(Inception(path=str(path), sha256=digest), "evaluation.faces.inception")
+        load_inception(Inception(path=str(path), sha256=digest), "rungs.faces.evaluation.inception")
     assert "\n" not in str(refused.value)
 
 

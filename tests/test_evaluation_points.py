@@ -35,8 +35,8 @@ DRAW = {"make_circles": partial(make_circles, factor=0.5), "make_moons": make_mo
 SEEDS = 3
 SETTINGS = (
     load_parameters()
-    .evaluation["circles"]
-    .model_copy(update={"sample_count": 200, "smaller_counts": [50], "projections": 50})
+    .rungs["circles"]
+    .evaluation.model_copy(update={"sample_count": 200, "smaller_counts": [50], "projections": 50})
 )
 DISTANCES = ("wasserstein_2", "sliced_wasserstein_2", "energy_distance", "two_sample_accuracy")
 

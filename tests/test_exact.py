@@ -233,7 +233,7 @@ def known(request):
     draw = {"circles": partial(make_circles, factor=0.5), "moons": make_moons}[request.param]
     train, test = (torch.from_numpy(draw(1000, noise=0.05, random_state=seed)[0]).float() for seed in (1, 2))
     normalisation = Normalisation(tuple(train.mean(0).tolist()), tuple(train.std(0).tolist()), bytes=False)
-    schedule = load_parameters().models[request.param].schedule.model_copy(update={"beta_end": 0.02})  # ends in noise
+    schedule = load_parameters().rungs[request.param].schedule.model_copy(update={"beta_end": 0.02})  # ends in noise
     rung = Rung(
         model="ideal",
         dataset="ideal",
@@ -256,7 +256,7 @@ def test_with_its_ideal_denoiser_every_sampler_brings_a_data_set_back(known, sam
     """Samples lie on the points, as near as the noise of the last timestep visited; no part of the data is missing."""
     train, test, rung = known
     changes = {"spacing": "leading", "trajectory_count": 2, "batch_size": 1000}
-    settings = load_parameters().sampling["circles"].model_copy(update=changes)
+    settings = load_parameters().rungs["circles"].sampling.model_copy(update=changes)
     drawn = draw_samples(Drawing(rung, sampler, settings, steps, 400, seed=0))
     assert drawn.timesteps[-1] == last
     noise = math.sqrt(1 - rung.network.alpha_bar[last].item())  # in standard deviations of the data

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from diffusion_ladder.artifacts import read_json, sha256_of_file
 from diffusion_ladder.data.portraits import dataset as portraits
-from diffusion_ladder.data.portraits.dataset import hub
+from diffusion_ladder.data.portraits import hub
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import HubSource
 from diffusion_ladder.params.whole import load_parameters
@@ -328,7 +328,7 @@ def in_a_process(server, parquet, before="", **environment):
         "from diffusion_ladder.data.portraits import dataset as portraits\n"
         "from diffusion_ladder.errors import UserError\n"
         "from diffusion_ladder.artifacts import write_json\n"
-        "from diffusion_ladder.params import HubSource\n"
+        "from diffusion_ladder.params.datasets import HubSource\n"
         f"settings = HubSource(**{settings(parquet).model_dump()!r})\n"
         "try:\n    write_json('card.json', portraits.fetch('hub', settings, 0, Path('data/raw/faces')))\n"
         "except UserError as error:\n    sys.exit(str(error))\n"

@@ -8,7 +8,7 @@ import pytest
 
 from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.digits import dataset as digits
-from diffusion_ladder.data.digits.dataset import mnist_family
+from diffusion_ladder.data.digits import mnist_family
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import PointsPreprocess, TorchvisionSource
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from diffusion_ladder.data.portraits import dataset as portraits
-from diffusion_ladder.data.portraits.dataset import drawn_portraits, local_portraits, parallel
+from diffusion_ladder.data.portraits import drawn_portraits, local_portraits, parallel
 from diffusion_ladder.data.portraits.portrait_table import filter_portraits, filtered_batches, looked_at
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.datasets import DicebearSource, ImagefolderSource, LabelFilter, ParquetSource
@@ -98,7 +98,7 @@ def test_the_card_states_the_style_s_own_licence(drawn, tmp_path):
 def test_two_fresh_processes_write_the_same_bytes(drawn, tmp_path):
     code = (
         "import sys; from pathlib import Path; from diffusion_ladder.data.portraits import dataset as portraits;"
-        "from diffusion_ladder.params import load_parameters;"
+        "from diffusion_ladder.params.whole import load_parameters;"
         f"settings = load_parameters({str(ROOT / 'params.yaml')!r}).datasets['faces'].sources.dicebear;"
         "portraits.fetch('dicebear', settings.model_copy(update={'count': 12}), 0, Path(sys.argv[1]))"
     )
@@ -323,10 +323,10 @@ def test_a_path_without_bytes_is_never_opened(tmp_path, path):
 
 def test_the_labels_of_the_tmdb_set_are_those_of_params_yaml(tmp_path):
     """1 is female and class 0, 2 is male and class 1; 0 (not set) and 3 (non-binary) are dropped."""
-    assert (FACES.label_column, FACES.preprocess.class_names) == ("gender", ["female", "male"])
+    assert (FACES.preprocess.label_column, FACES.preprocess.class_names) == ("gender", ["female", "male"])
     colours = {0: "black", 1: "red", 2: "blue", 3: "white"}
     write_portraits(tmp_path / "raw.parquet", [(picture(colours[code]), code) for code in (0, 1, 2, 3, 2, 1, 2)])
-    counts = filter_portraits([tmp_path / "raw.parquet"], FACES, tmp_path)
+    counts = filter_portraits([tmp_path / "raw.parquet"], FACES.preprocess, tmp_path)
     assert (counts.kept, counts.dropped) == ({0: 2, 1: 3}, {"gender 0": 1, "gender 3": 1})
     table = pyarrow.parquet.read_table(tmp_path / "portraits.parquet").to_pydict()
     by_label = {0: picture("red"), 1: picture("blue")}

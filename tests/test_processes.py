@@ -88,10 +88,11 @@ def project(tmp_path_factory) -> Path:
     parameters["runtime"] |= {"device": "cpu", "precision": "float32", "threads": 1}
     parameters["checkpoints"]["seconds"] = 0  # after every step
     for model, steps, batch_size in (("circles", 120, 129), ("mnist_scratch", 6, 9)):
-        parameters["models"][model]["training"] |= {"steps": steps, "batch_size": batch_size, "log_every": 1}
-        parameters["sampling"][model] |= {"seeds": 3, "count": 33, "comparison_count": 33, "trajectory_count": 9}
-        parameters["evaluation"][model] |= {"sample_count": 33, "smaller_counts": [16]}
-    parameters["evaluation"]["circles"]["smaller_counts"] = []
+        rung = parameters["rungs"][model]
+        rung["training"] |= {"steps": steps, "batch_size": batch_size, "log_every": 1}
+        rung["sampling"] |= {"seeds": 3, "count": 33, "comparison_count": 33, "trajectory_count": 9}
+        rung["evaluation"] |= {"sample_count": 33, "smaller_counts": [16]}
+    parameters["rungs"]["circles"]["evaluation"]["smaller_counts"] = []
     path.write_text(yaml.safe_dump(parameters, sort_keys=False))
     for stage in ("check_params", "fetch circles", "fetch mnist", "preprocess circles", "preprocess mnist"):
         name, *key = stage.split()

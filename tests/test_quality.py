@@ -8,6 +8,7 @@ from conftest import PROJECT, run
 
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.params.quality import Threshold
+from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.quality import checks
 
@@ -67,16 +68,17 @@ def test_a_rung_with_a_needlessly_costly_sampler_is_told_the_cheaper_one():
 
 @pytest.mark.parametrize("limits", ["{}", "{at_most: 1.0, at_least: 0.0}"])
 def test_a_threshold_is_one_limit(tmp_path, limits):
-    values = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    values["quality"]["faces"] = {"label_accuracy": yaml.safe_load(limits)}
+    values = load_yaml("params.yaml")
+    values["rungs"]["faces"]["quality"] = {"label_accuracy": yaml.safe_load(limits)}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(ParameterError, match=r"quality\.faces\.label_accuracy: give one of at_most, at_least"):
+    with pytest.raises(ParameterError, match=r"rungs\.faces\.quality\.label_accuracy: give one of at_most, at_least"):
         load_parameters(tmp_path / "params.yaml")
 
 
 def test_the_gate_names_the_rung_that_falls_short_and_by_how_much(tmp_path):
     shutil.copy(PROJECT / "params.yaml", tmp_path)
-    thresholds = load_parameters(PROJECT / "params.yaml").quality
+    rungs = load_parameters(PROJECT / "params.yaml").rungs
+    thresholds = {name: rung.quality for name, rung in rungs.items()}
     metrics = {model: {name: limit.number for name, limit in rung.items()} for model, rung in thresholds.items()}
     for model, rung in thresholds.items():
         metrics[model] |= {f"{name}_floor": 1.0 for name, limit in rung.items() if limit.kind == "at_most_floor"}

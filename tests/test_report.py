@@ -25,9 +25,10 @@ from tracing import is_printed_form_of, parsed, untraced
 
 from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.hashes import md5_of_output
-from diffusion_ladder.overlays import merge
+from diffusion_ladder.overlays import for_each_rung
 from diffusion_ladder.params.quality import Threshold
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.params.section import load_yaml, merge
+from diffusion_ladder.params.training import LossWeight
 from diffusion_ladder.params.whole import load_parameters, validate
 from diffusion_ladder.quality import checks
 from diffusion_ladder.quality import measured_numbers as measured_at_gate
@@ -155,7 +156,7 @@ def write_figures(folder, shade):
 
 
 def write_artifacts(root, parameters=PARAMETERS):
-    for index, (key, model) in enumerate(parameters.models.items()):
+    for index, (key, model) in enumerate(parameters.rungs.items()):
         dataset = parameters.datasets[model.dataset]
         write_json(root / f"reports/metrics/{key}.json", metrics_for(dataset.kind, 0.0011 * index))
         write_json(root / f"reports/data/{model.dataset}.json", card_for(model.dataset, dataset))
@@ -281,18 +282,18 @@ def test_data_cards_tell_where_files_are_published_and_how_they_were_checked(pag
 
 def test_every_rung_has_its_chapter_in_order(pages):
     page = Page(pages.html)
-    sections = [name for name in page.all("section", "id") if name in PARAMETERS.models]
-    assert sections == list(PARAMETERS.models)
-    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-6] == list(PARAMETERS.models)
+    sections = [name for name in page.all("section", "id") if name in PARAMETERS.rungs]
+    assert sections == list(PARAMETERS.rungs)
+    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-6] == list(PARAMETERS.rungs)
     words = " ".join(page.texts)
-    for model in PARAMETERS.models.values():
+    for model in PARAMETERS.rungs.values():
         assert model.title in words
         assert f"## {model.title}\n" in pages.markdown
 
 
 def test_pictures_are_embedded_unchanged(pages, root):
     embedded = [base64.b64decode(url.split(",")[1]) for url in Page(pages.html).all("img", "src")]
-    folders = [root / "reports/figures" / key for key in PARAMETERS.models]
+    folders = [root / "reports/figures" / key for key in PARAMETERS.rungs]
     assert embedded == [(folder / "samples.png").read_bytes() for folder in folders]
     assert pages.linked == []
 
@@ -332,7 +333,7 @@ def test_under_each_figure_stands_the_command_that_draws_it_again(pages):
     for stage, outs in (("render", "reports/figures/${key}"), ("compare_scores", "reports/figures/scores/${key}")):
         assert {outs: {"cache": False}} in stages[stage]["do"]["outs"]
     commands = [text for text in Page(pages.html).texts if re.match("dvc repro -s -f .*@", text)]
-    assert commands == [f"dvc repro -s -f render@{key}" for key in PARAMETERS.models]
+    assert commands == [f"dvc repro -s -f render@{key}" for key in PARAMETERS.rungs]
     in_markdown = re.findall(r"`(dvc repro -s -f \S+@\S+)`", pages.markdown)  # which has the animations, too
     assert in_markdown == [command for command in commands for _ in range(2)]
 
@@ -352,8 +353,11 @@ def test_the_schedule_is_told_in_numbers(pages, root):
 def with_thresholds(**limits):
     """The parameters with these thresholds for circles, and none for other rungs."""
     thresholds = {name: Threshold(**limit) for name, limit in limits.items()}
-    quality = {model: thresholds if model == "circles" else {} for model in PARAMETERS.models}
-    return PARAMETERS.model_copy(update={"quality": quality})
+    rungs = {
+        name: rung.model_copy(update={"quality": thresholds if name == "circles" else {}})
+        for name, rung in PARAMETERS.rungs.items()
+    }
+    return PARAMETERS.model_copy(update={"rungs": rungs})
 
 
 def test_the_verdict_names_the_rung_that_falls_short_and_by_how_much(root):
@@ -384,9 +388,7 @@ def test_the_verdict_says_when_every_threshold_is_met(root):
 def test_the_verdict_is_the_gate(root, pages):
     found = [each.check for each in Reader(root, PARAMETERS).report().judgements]
     assert found == [
-        check
-        for model, thresholds in PARAMETERS.quality.items()
-        for check in checks(measured_at_gate(root, model), thresholds)
+        check for name, rung in PARAMETERS.rungs.items() for check in checks(measured_at_gate(root, name), rung.quality)
     ]
 
 
@@ -395,11 +397,11 @@ def test_the_preset_is_named_and_what_differs_from_it(name, tmp_path):
     shutil.copytree(REPOSITORY / "presets", tmp_path / "presets")
     shutil.copy(REPOSITORY / "params.yaml", tmp_path / "presets/default.yaml")
     ground = load_yaml(tmp_path / "presets/default.yaml")
-    values = merge(ground, load_yaml(REPOSITORY / f"presets/{name}.yaml"))
+    values = merge(ground, for_each_rung(load_yaml(REPOSITORY / f"presets/{name}.yaml"), ground))
     assert str(preset_of(validate(values, name), tmp_path / "presets")) == f"the {name} preset, unchanged"
-    values = merge(values, {"seed": 5, "sampling": {"faces": {"guidance_scale": 2.0}}})
+    values = merge(values, {"seed": 5, "rungs": {"faces": {"sampling": {"guidance_scale": 2.0}}}})
     told = str(preset_of(validate(values, name), tmp_path / "presets"))
-    assert told == f"the {name} preset with 2 changed: `seed`, `sampling.faces.guidance_scale`"
+    assert told == f"the {name} preset with 2 changed: `seed`, `rungs.faces.sampling.guidance_scale`"
 
 
 def test_data_are_embedded_or_whole_or_the_users(pages):
@@ -459,7 +461,7 @@ def test_the_figures_of_a_card_stand_in_the_chapter_that_shows_it(other_data):
 
 def test_animations_are_for_code_hosts_alone(pages):
     """Nothing moves by itself on the page, whose players stand in their place."""
-    for key in PARAMETERS.models:
+    for key in PARAMETERS.rungs:
         assert f"](figures/{key}/reverse.webp)" in pages.markdown
     assert "reverse.webp" not in pages.html
 
@@ -514,9 +516,9 @@ def measured_numbers(root):
 
 def shortfalls_in(root):
     found = []
-    for model, thresholds in PARAMETERS.quality.items():
-        values = json.loads((root / f"reports/metrics/{model}.json").read_text())
-        for each in checks(values, thresholds):
+    for name, rung in PARAMETERS.rungs.items():
+        values = json.loads((root / f"reports/metrics/{name}.json").read_text())
+        for each in checks(values, rung.quality):
             found += [number for number in (each.shortfall, each.threshold, each.multiple) if number is not None]
     return found
 
@@ -571,7 +573,7 @@ def test_templates_state_no_measurements():
 
 
 def test_options_of_training_are_told_where_they_are_on_and_only_there():
-    model = load_parameters().models["circles"]
+    model = load_parameters().rungs["circles"]
     assert about_training(model) == ""
     options = {"optimiser": "muon", "flip": True, "pairing": "optimal_transport"}
     for name, value in options.items():
@@ -647,9 +649,9 @@ def test_nothing_but_parameters_gives_a_page(tmp_path):
 
 def test_a_terminal_snr_above_its_limit_is_told_with_the_remedy(root, pages):
     for chapter, told in zip(Reader(root, PARAMETERS).report().chapters, [False, True] * 3, strict=False):
-        assert ("(terminal SNR 0.0063, above terminal_snr_limit 0.0001)" in chapter.about[-1]) == told
+        assert ("(terminal SNR 0.0063, above 0.0001)" in chapter.about[-1]) == told
     for text in (pages.html, pages.markdown):
-        assert text.count("keeps 0.079 of x_0") == len(PARAMETERS.models) // 2
+        assert text.count("keeps 0.079 of x_0") == len(PARAMETERS.rungs) // 2
         assert "rescale_betas_zero_snr: true" in text
 
 
@@ -682,13 +684,9 @@ def test_missing_keys_and_nan_are_left_out(root, tmp_path):
 
 
 def test_a_new_rung_needs_no_code(root):
-    spirals = PARAMETERS.models["circles"].model_copy(update={"title": "Part 0: spirals"})
-    models = {"spirals": spirals, **PARAMETERS.models}
-    parts = {
-        part: {"spirals": getattr(PARAMETERS, part)["circles"], **getattr(PARAMETERS, part)}
-        for part in ("sampling", "sweep", "evaluation", "quality", "figures")
-    }
-    pages = build_pages(root, PARAMETERS.model_copy(update={"models": models, **parts}))
+    spirals = PARAMETERS.rungs["circles"].model_copy(update={"title": "Part 0: spirals"})
+    rungs = {"spirals": spirals, **PARAMETERS.rungs}
+    pages = build_pages(root, PARAMETERS.model_copy(update={"rungs": rungs}))
     assert complaints_about(pages.html) == []
     assert pages.markdown.index("## Part 0: spirals") < pages.markdown.index("## Part 1: circles")
 
@@ -745,11 +743,10 @@ def test_equations_follow_the_parameters(name):
     targets, makers = ("epsilon", "v_prediction", "sample"), ("", "diffusers_")
     for target, own, dropout, guidance in product(targets, makers, (0.0, 0.1), (1.0, 2.0)):
         schedule = SimpleNamespace(name=name, prediction_type=target, rescale_betas_zero_snr=False)
-        schedulers = SimpleNamespace(sampling=f"{own}ddim", comparison=f"{own}ddim")
-        weight = SimpleNamespace(name="uniform")
-        training = SimpleNamespace(ema_decay=0.9, label_dropout=dropout, loss_weight=weight)
+        schedulers = SimpleNamespace(comparison=f"{own}ddim")
+        training = SimpleNamespace(ema_decay=0.9, label_dropout=dropout, loss_weight=None)
         model = SimpleNamespace(schedule=schedule, schedulers=schedulers, training=training)
-        sampling = SimpleNamespace(guidance_scale=guidance)
+        sampling = SimpleNamespace(sampler=f"{own}ddim", guidance_scale=guidance)
         keys = [equation.key for equation in equations_of(model, sampling, ["frechet_distance"])]
         assert keys[:2] == ["forward", name]
         assert ("label_dropout" in keys, "guidance" in keys) == (dropout > 0, guidance != 1)
@@ -760,12 +757,13 @@ def test_equations_follow_the_parameters(name):
 @pytest.mark.parametrize("weight", ["uniform", "min_snr", "p2"])
 @pytest.mark.parametrize("rescaled", [False, True])
 def test_samplers_weights_and_zero_terminal_snr_have_equations_and_code(sampler, weight, rescaled):
-    model, sampling = PARAMETERS.models["circles"], PARAMETERS.sampling["circles"]
-    schedulers = model.schedulers.model_copy(update={"sampling": sampler, "comparison": f"diffusers_{sampler}"})
+    model = PARAMETERS.rungs["circles"]
+    sampling = model.sampling.model_copy(update={"sampler": sampler})
+    schedulers = model.schedulers.model_copy(update={"comparison": f"diffusers_{sampler}"})
     schedule = model.schedule.model_copy(update={"rescale_betas_zero_snr": rescaled})
-    loss_weight = model.training.loss_weight.model_copy(update={"name": weight})
+    loss_weight = None if weight == "uniform" else LossWeight(name=weight, gamma=5.0)
     training = model.training.model_copy(update={"loss_weight": loss_weight})
-    changes = {"schedulers": schedulers, "schedule": schedule, "training": training}
+    changes = {"schedulers": schedulers, "schedule": schedule, "training": training, "sampling": sampling}
     model = model.model_copy(update=changes)
     keys = [equation.key for equation in equations_of(model, sampling, [])]
     assert keys[-1] == f"{sampler}_step"
@@ -808,9 +806,7 @@ def test_an_excerpt_that_is_gone_is_named():
 
 def test_highlighted_code_is_the_code(pages):
     shown = "".join(Page(pages.html).texts)
-    used = {
-        excerpt for key, model in PARAMETERS.models.items() for excerpt in excerpts_of(model, PARAMETERS.sampling[key])
-    }
+    used = {excerpt for rung in PARAMETERS.rungs.values() for excerpt in excerpts_of(rung, rung.sampling)}
     assert len(used) > 8
     for excerpt in EXCERPTS:
         assert (source_of(excerpt).rstrip() in shown) == (excerpt in used)
@@ -822,13 +818,13 @@ def test_highlighted_code_is_the_code(pages):
 
 def test_the_page_stays_small_whatever_the_pictures(root, tmp_path):
     shutil.copytree(root, tmp_path / "large")
-    for index, key in enumerate(PARAMETERS.models):
+    for index, key in enumerate(PARAMETERS.rungs):
         noise = Image.frombytes("RGB", (800, 800), os.urandom(800 * 800 * 3))
         noise.save(tmp_path / f"large/reports/figures/{key}/samples.png")
         (tmp_path / f"large/reports/figures/{key}/reverse.webp").write_bytes(picture_bytes(index, animated=True))
     pages = build_pages(tmp_path / "large", PARAMETERS)
     assert len(pages.html.encode()) < 6_000_000
-    assert 0 < len(pages.linked) < len(PARAMETERS.models)
+    assert 0 < len(pages.linked) < len(PARAMETERS.rungs)
     assert all(f'src="{path}"' in pages.html for path in pages.linked)
 
 
@@ -958,7 +954,7 @@ def test_every_line_of_the_graph_leads_downwards_and_every_stage_has_its_box(pro
 
 
 def test_model_cards_are_read_by_the_hubs_own_library_and_hold_the_metrics(pages, root):
-    assert list(pages.cards) == list(PARAMETERS.models)
+    assert list(pages.cards) == list(PARAMETERS.rungs)
     for key, text in pages.cards.items():
         card = huggingface_hub.ModelCard(text)
         measured = json.loads((root / f"reports/metrics/{key}.json").read_text())
@@ -967,10 +963,10 @@ def test_model_cards_are_read_by_the_hubs_own_library_and_hold_the_metrics(pages
         assert set(results) == {metric.key for metric in metrics_of(measured)}
         assert card.data.license == "mit"
         assert card.data.library_name == (
-            "diffusers" if "diffusers" in PARAMETERS.models[key].network.name else "pytorch"
+            "diffusers" if "diffusers" in PARAMETERS.rungs[key].network.name else "pytorch"
         )
-        assert card.data.datasets == [PARAMETERS.models[key].dataset]
-        assert f"# {PARAMETERS.models[key].title}\n" in card.text
+        assert card.data.datasets == [PARAMETERS.rungs[key].dataset]
+        assert f"# {PARAMETERS.rungs[key].title}\n" in card.text
 
 
 def test_model_cards_lie_beside_the_weights_without_changing_their_hash(project, tmp_path):
@@ -980,7 +976,7 @@ def test_model_cards_lie_beside_the_weights_without_changing_their_hash(project,
     for key, text in build_pages(folder, PARAMETERS).cards.items():
         (folder / CARDS / key).mkdir(parents=True)
         (folder / CARDS / key / "README.md").write_text(text)
-    assert len(place_cards(folder)) == len(PARAMETERS.models)
+    assert len(place_cards(folder)) == len(PARAMETERS.rungs)
     assert (folder / "models/faces/README.md").read_text().startswith("---\n")
     assert md5_of_output("models/faces", folder) == before
     (folder / "models/faces/rung.json").write_text("{}")

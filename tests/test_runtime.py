@@ -98,7 +98,8 @@ def test_a_stage_that_computes_nothing_does_not_wait_for_torch(stage):
 
 def test_a_stage_that_computes_asks_torch_for_algorithms_that_repeat_themselves():
     code = (
-        "import torch; from diffusion_ladder.runtime import Stage; stage = Stage('train', 'circles');"
+        "import torch; from diffusion_ladder.device import configure; from diffusion_ladder.runtime import Stage;"
+        "stage = Stage('train', 'circles'); stage.prepare(configure);"
         "print(torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), stage.device)"
     )
     threads = load_parameters().runtime.threads

@@ -14,7 +14,7 @@ from torch import nn
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.params.network import MLPNetwork
-from diffusion_ladder.params.sampling import Sampling
+from diffusion_ladder.params.sampling import Sampling, Thresholding
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import Drawing, draw_samples, frame_indices
@@ -22,16 +22,10 @@ from diffusion_ladder.training.loop import Task, draw_batch, train
 
 SCHEDULE = TRAINING_SCHEDULE.model_copy(update={"beta_end": 0.02})
 SAMPLING = Sampling(
+    sampler="ddpm",
     steps=50,
     spacing="trailing",
-    eta=0.0,
     variance_type="fixed_small",
-    clip_sample=False,
-    thresholding=False,
-    dynamic_thresholding_ratio=0.995,
-    sample_max_value=1.5,
-    guidance_scale=1.0,
-    guidance_interval=[0.0, 1.0],
     seeds=2,
     count=8,
     batch_size=8,
@@ -144,8 +138,9 @@ def test_both_samplers_start_from_the_same_noise():
     assert not torch.equal(ddpm.samples, ddim.samples)
 
 
-OPTIONS = [{"eta": 0.5}, {"variance_type": "fixed_large"}, {"clip_sample": True}, {"thresholding": True}]
-POSSIBLE = [pair for pair in product(SAMPLERS[:4], OPTIONS) if pair != ("heun", {"thresholding": True})]
+THRESHOLDING = {"thresholding": Thresholding(ratio=0.995, max_value=1.5)}
+OPTIONS = [{"eta": 0.5}, {"variance_type": "fixed_large"}, {"clip_sample": True}, THRESHOLDING]
+POSSIBLE = [pair for pair in product(SAMPLERS[:4], OPTIONS) if pair != ("heun", THRESHOLDING)]
 
 
 @pytest.mark.parametrize(("sampler", "options"), POSSIBLE)
@@ -309,7 +304,7 @@ def test_training_and_sampling_have_one_range_of_values():
     pixels[0, 0, 0, :2] = torch.tensor([0, 255])
     schedule = SCHEDULE.model_copy(update={"prediction_type": "sample"})
     images = rung(sample_shape=(1, 4, 4), normalisation=IMAGES, schedule=schedule)
-    training = SimpleNamespace(batch_size=8, label_dropout=0.0, class_weights=None, flip=False, pairing="independent")
+    training = SimpleNamespace(batch_size=8, label_dropout=0.0, class_weights=None, flip=False, pairing=None)
     batch = draw_batch(Task(images, None, pixels, torch.zeros(8), training, seed=0), step=0)
     assert (batch.x0.min(), batch.x0.max()) == (-1, 1)
 

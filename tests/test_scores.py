@@ -13,7 +13,6 @@ from scipy.stats import multivariate_normal
 from diffusion_ladder.artifacts import write_bytes, write_json
 from diffusion_ladder.diffusion.exact import data_set_log_density
 from diffusion_ladder.diffusion.schedules import make_schedule
-from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.evaluation.scores import (
     exact_epsilon,
     relative_error,
@@ -23,7 +22,6 @@ from diffusion_ladder.evaluation.scores import (
 )
 from diffusion_ladder.figures import scores as figures
 from diffusion_ladder.figures.style import house_style
-from diffusion_ladder.params.consistency import check_consistency
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.page import build_pages
@@ -141,17 +139,3 @@ def test_the_report_shows_them_in_the_chapter_of_their_rung(tmp_path):
     for page in (pages := build_pages(tmp_path, parameters)).html, pages.markdown:
         assert "0.1234" in page
         assert captions[0]["title"] in page
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "complaint"),
-    [
-        ("faces", {}, "no model of points is called so, but circles and moons are"),
-        ("circles", {"dataset": "moons"}, "models.circles.dataset is circles"),
-    ],
-)
-def test_scores_of_another_rung_or_data_set_are_refused(name, changes, complaint):
-    parameters = load_parameters()
-    scores = {name: parameters.scores["circles"].model_copy(update=changes)}
-    with pytest.raises(ParameterError, match=rf"scores\.{name}.*{complaint}"):
-        check_consistency(parameters.model_copy(update={"scores": scores}))

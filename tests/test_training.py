@@ -34,11 +34,8 @@ SCHEDULE = Schedule(
     T=1000,
     beta_start=1e-4,
     beta_end=0.01,
-    rescale_betas_zero_snr=False,
     prediction_type="epsilon",
-    terminal_snr_limit=1e-4,
 )
-UNIFORM = LossWeight(name="uniform", gamma=5.0)
 NETWORK = MLPNetwork(name="mlp", hidden_size=16, hidden_layers=1, time_embedding_size=8)
 PLANE = Normalisation(mean=(1.0, -2.0), std=(3.0, 0.5), bytes=False)
 TRAINING = Training(
@@ -52,14 +49,13 @@ TRAINING = Training(
     gradient_clip=1.0,
     ema_decay=0.9,
     ema_warmup=10,
-    ema_choice=EmaChoice(decays=[], batches=4),
-    label_dropout=0.0,
-    class_weights=None,
-    flip=False,
-    pairing="independent",
-    loss_weight=UNIFORM,
     log_every=5,
 )
+
+
+def weighting_of(name, gamma):
+    """A weighting by name; "uniform" is none."""
+    return None if name == "uniform" else LossWeight(name=name, gamma=gamma)
 
 
 def new_rung(**changes):
@@ -168,7 +164,7 @@ def test_the_loss_is_algorithm_1():
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.01, 1000, dtype=torch.float64), 0)[batch.timesteps][:, None]
     x_t = (alpha_bar.sqrt() * batch.x0 + (1 - alpha_bar).sqrt() * batch.noise).float()
     expected = (rung.network(x_t, batch.timesteps) - batch.noise).square().mean()
-    torch.testing.assert_close(losses_of(rung, scheduler, batch, UNIFORM, torch.float32).mean(), expected)
+    torch.testing.assert_close(losses_of(rung, scheduler, batch, None, torch.float32).mean(), expected)
 
 
 class Parrot(nn.Module):
@@ -197,7 +193,7 @@ def test_each_target_and_weight_is_what_its_paper_says(name, weighting, predicti
     to_this = {"epsilon": 1, "sample": snr, "v_prediction": snr / (1 + snr)}[prediction_type]
     weight = torch.ones(1) if on_epsilon is None else on_epsilon * to_this
     expected = (weight * target[prediction_type].double().square().mean(1)).mean().float()
-    settings = LossWeight(name=weighting, gamma=2.0)
+    settings = weighting_of(weighting, gamma=2.0)
     loss = losses_of(rung, build_scheduler(name, schedule), batch, settings, torch.float32).mean()
     torch.testing.assert_close(loss, expected)
 
@@ -206,7 +202,7 @@ def test_each_target_and_weight_is_what_its_paper_says(name, weighting, predicti
 @pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
 def test_training_at_zero_terminal_snr_stays_finite(weighting, prediction_type):
     schedule = SCHEDULE.model_copy(update={"T": 4, "rescale_betas_zero_snr": True, "prediction_type": prediction_type})
-    settings = TRAINING.model_copy(update={"loss_weight": LossWeight(name=weighting, gamma=5.0)})
+    settings = TRAINING.model_copy(update={"loss_weight": weighting_of(weighting, gamma=5.0)})
     rung = new_rung(schedule=schedule)
     steps = list(train(task_of(rung, settings=settings)))
     assert all(step.loss.isfinite() and step.gradient_norm.isfinite() for step in steps)
@@ -231,9 +227,9 @@ def test_loss_of_answering_zero_by_simulation(prediction_type):
     velocity = alpha_bar.sqrt() * epsilon - (1 - alpha_bar).sqrt() * x_0
     target = {"epsilon": epsilon, "sample": x_0, "v_prediction": velocity}[prediction_type]
     data_mean_square = 0.5**2 + 0.7**2
-    loss = zero_loss(new_rung(schedule=schedule), UNIFORM, data_mean_square)
+    loss = zero_loss(new_rung(schedule=schedule), None, data_mean_square)
     assert loss == pytest.approx(target.square().mean().item(), rel=0.02)
-    min_snr = UNIFORM.model_copy(update={"name": "min_snr", "gamma": 5.0})
+    min_snr = LossWeight(name="min_snr", gamma=5.0)
     per_x_0 = {"epsilon": alpha_bar / (1 - alpha_bar), "sample": torch.ones(()), "v_prediction": 1 / (1 - alpha_bar)}
     weight = (alpha_bar / (1 - alpha_bar)).clamp(max=5) / per_x_0[prediction_type]  # of x_0's squared error
     weighted = zero_loss(new_rung(schedule=schedule), min_snr, data_mean_square)
@@ -274,7 +270,7 @@ def test_the_loop_is_adamw_on_algorithm_1_with_an_average_after_each_step():
     for step in range(TRAINING.steps):
         optimiser.param_groups[0]["lr"] = learning_rate_at(step, TRAINING)
         batch = draw_batch(task_of(plain), step)
-        loss = losses_of(plain, scheduler, batch, UNIFORM, torch.float32).mean()
+        loss = losses_of(plain, scheduler, batch, None, torch.float32).mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(plain.network.parameters(), 1.0)
@@ -394,7 +390,7 @@ def test_of_several_averages_the_one_with_the_least_loss_under_new_noise_is_take
         average.copy_to(rung.network)
         batches = [draw_batch(task, step) for step in range(60, 64)]
         losses[average.longest] = float(
-            sum(losses_of(rung, task.scheduler, b, UNIFORM, torch.float32).mean() for b in batches)
+            sum(losses_of(rung, task.scheduler, b, None, torch.float32).mean() for b in batches)
         )
     assert state.average.longest == min(losses, key=losses.get)
     assert losses[0.9999] > 1.1 * min(losses.values())  # the first weights are still in it
@@ -404,7 +400,8 @@ def test_of_several_averages_the_one_with_the_least_loss_under_new_noise_is_take
 def test_an_average_of_the_same_decay_does_not_depend_on_the_others():
     averages = {}
     for decay, others in ((0.9, [0.99]), (0.99, [])):
-        settings = TRAINING.model_copy(update={"ema_decay": decay, "ema_choice": EmaChoice(decays=others, batches=1)})
+        choice = EmaChoice(decays=others, batches=1) if others else None
+        settings = TRAINING.model_copy(update={"ema_decay": decay, "ema_choice": choice})
         rung = new_rung()
         state = initial_state(rung, settings)
         for _ in train(task_of(rung, settings=settings), state):

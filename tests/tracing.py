@@ -69,9 +69,9 @@ def sources_of(root: Path, parameters: dict) -> tuple[set[float], str]:
 def shortfalls_in(root: Path, parameters: dict) -> set[float]:
     """What each threshold comes to, how far the metric is from it, and how many times the floor it is."""
     found: set[float | None] = set()
-    for model, limits in parameters["quality"].items():
-        thresholds = {name: Threshold(**limit) for name, limit in limits.items()}
-        for each in checks(measured_numbers(root, model), thresholds):
+    for name, rung in parameters["rungs"].items():
+        thresholds = {metric: Threshold(**limit) for metric, limit in rung["quality"].items()}
+        for each in checks(measured_numbers(root, name), thresholds):
             found |= {each.threshold, each.shortfall, each.multiple}
     return {number for number in found if number is not None}
 

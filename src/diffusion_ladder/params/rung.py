@@ -19,7 +19,8 @@ from diffusion_ladder.params.training import Previews, Training
 
 def evaluation_of(values: Any) -> str:
     """Which evaluation a section means: that of points is known by its projections."""
-    return "points" if isinstance(values, dict) and "projections" in values else "images"
+    points = "projections" in values if isinstance(values, dict) else isinstance(values, PointEvaluation)
+    return "points" if points else "images"
 
 
 AnyEvaluation = Annotated[
