@@ -13,9 +13,10 @@ from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.network import MLPNetwork
 from diffusion_ladder.params.sampling import Sampling, Thresholding
-from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule
+from diffusion_ladder.rungs import Rung, build_network, build_scheduler
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import Drawing, draw_samples, frame_indices
 from diffusion_ladder.training.loop import Task, draw_batch, train
@@ -359,7 +360,7 @@ def test_zero_terminal_snr_ends_the_bias_of_starting_from_pure_noise(sampler):
     for rescaled in (False, True):
         changes = {"rescale_betas_zero_snr": rescaled, "prediction_type": "v_prediction", "beta_end": 0.01}
         schedule = SCHEDULE.model_copy(update=changes)
-        gaussian = rung(network=GaussianVelocity(noise_schedule(schedule).alpha_bar), schedule=schedule)
+        gaussian = rung(network=GaussianVelocity(forward_process(schedule).alpha_bar), schedule=schedule)
         settings = SAMPLING.model_copy(update={"batch_size": 1000})
         means[rescaled] = draw_samples(Drawing(gaussian, sampler, settings, 50, 1000, seed=0)).samples.mean().item()
     assert means[True] == pytest.approx(8, abs=0.1)
