@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import sys
 
@@ -29,6 +30,16 @@ def test_a_value_passes_up_to_its_threshold_and_falls_short_by_the_rest(name, th
     (found,) = checks(METRICS, {name: Threshold(**threshold)})
     assert found.shortfall == shortfall
     assert found.passed == (shortfall == 0.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("key", ["distance", "distance_floor"])
+def test_what_is_no_number_is_not_measured_and_does_not_pass(key, bad):
+    (found,) = checks(METRICS | {key: bad}, {"distance": Threshold(at_most_floor=9.0)})
+    assert found.shortfall is None
+    assert not found.passed
+    assert "nan" not in str(found)
+    assert "inf" not in str(found)
 
 
 def test_a_check_brings_the_bounds_along():
