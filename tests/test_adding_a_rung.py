@@ -12,11 +12,12 @@ import pytest
 import yaml
 from conftest import PROJECT, run
 from PIL import Image
-from test_digits import idx
 
 from diffusion_ladder.artifacts import read_json, read_table
 from diffusion_ladder.overlays import for_each_rung, laid_over
+from diffusion_ladder.params.consistency import check_consistency
 from diffusion_ladder.params.section import load_yaml, merge
+from diffusion_ladder.params.whole import validate
 from diffusion_ladder.presets import load_preset
 
 PAGE = PROJECT / "docs/adding-a-rung.md"
@@ -37,6 +38,12 @@ def blocks(text: str, language: str) -> list[str]:
 def added(text: str) -> dict:
     """What a walk adds to params.yaml, all of its blocks together."""
     return functools.reduce(merge, map(yaml.safe_load, blocks(text, "yaml")))
+
+
+def idx(array: numpy.ndarray) -> bytes:
+    """An IDX file of bytes, written from the format's definition."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.astype(numpy.uint8).tobytes()
 
 
 def write_clothes(folder: Path) -> None:
@@ -100,6 +107,14 @@ def test_the_page_has_a_rung_of_at_most_sixty_lines_in_each_walk():
         assert 20 < len(block.splitlines()) <= 60
 
 
+@pytest.mark.parametrize("rung", ["fashion", "pets"])
+def test_the_blocks_of_the_page_fit_the_parameters_and_every_preset(rung):
+    values = merge(load_yaml("params.yaml"), added(sections()[rung]))
+    for preset in ("default", "smoke", "full"):
+        made = laid_over(values, for_each_rung(load_preset(preset), values)) if preset != "default" else values
+        check_consistency(validate(made))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("rung", "classes"), [("fashion", CLOTHES), ("pets", ("cat", "dog", "rabbit"))])
 def test_a_rung_of_the_page_has_all_that_a_rung_has(walked, rung, classes):
@@ -135,22 +150,19 @@ def test_pictures_of_no_class_are_dropped_and_counted(walked):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rung", "change", "stages", "complaint"),
+    ("rung", "change", "stage", "complaint"),
     [
-        ("pets", {"sources": {"imagefolder": {"path": "nowhere"}}}, ["fetch"], "sources.imagefolder.path: there is no"),
-        ("pets", {"preprocess": {"labels": {"cats": 0, "birds": 1, "dogs": 2}}}, ["preprocess"], "preprocess.labels"),
-        ("fashion", {"sources": {"torchvision": {"root": "nowhere"}}}, ["fetch"], "sources.torchvision.root: train-"),
+        ("pets", {"sources": {"imagefolder": {"path": "nowhere"}}}, "fetch", "sources.imagefolder.path: there is no"),
+        ("pets", {"preprocess": {"labels": {"dogs": 0, "birds": 1}}}, "preprocess", "preprocess.labels"),
+        ("fashion", {"sources": {"torchvision": {"root": "nowhere"}}}, "fetch", "sources.torchvision.root: train-"),
     ],
 )
-def test_a_complaint_names_the_data_set(walked, tmp_path, rung, change, stages, complaint):
+def test_a_complaint_names_the_data_set(walked, tmp_path, rung, change, stage, complaint):
     folder = tmp_path / "project"
     shutil.copytree(walked, folder)
-    values = laid_over(load_yaml(folder / "params.yaml"), {"datasets": {rung: change}})
-    if "preprocess" in change:
-        values["datasets"][rung]["preprocess"]["labels"] = change["preprocess"]["labels"]
+    values = merge(load_yaml(folder / "params.yaml"), {"datasets": {rung: change}})
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    for stage in stages:
-        ran = run([sys.executable, f"stages/{stage}.py", rung], folder, PYTHONPATH="src")
+    ran = run([sys.executable, f"stages/{stage}.py", rung], folder, PYTHONPATH="src")
     assert ran.returncode == 1
-    assert ran.stderr.splitlines()[-1].startswith(f"{stages[-1]}@{rung}: ")
+    assert ran.stderr.splitlines()[-1].startswith(f"{stage}@{rung}: ")
     assert complaint in ran.stderr.splitlines()[-1]

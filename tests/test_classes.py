@@ -224,7 +224,11 @@ def test_the_numbers_of_classes_are_torchvisions():
 @pytest.mark.parametrize(
     ("rung", "change", "complaint"),
     [
-        ("mnist_scratch", {"conditional": True}, "rungs.mnist_scratch.sampling.comparison_count: 64 is no multiple"),
+        (
+            "mnist_scratch",
+            {"conditional": True, "sampling": {"comparison_count": 64}},
+            "rungs.mnist_scratch.sampling.comparison_count: 64 is no multiple",
+        ),
         ("circles", {"conditional": True}, "rungs.circles.score: the score of all classes together needs a null label"),
     ],
 )
