@@ -14,7 +14,7 @@ from diffusion_ladder.randomness import seed_of
 
 CIRCLES = CirclesSource(count=400, noise=0.05, factor=0.5)
 MOONS = PointsSource(count=400, noise=0.05)
-PREPROCESS = PointsPreprocess(input="raw", test_fraction=0.25)
+PREPROCESS = PointsPreprocess(test_fraction=0.25)
 
 
 def fetched(folder, source="make_circles", settings=CIRCLES, seed=0):
@@ -88,4 +88,4 @@ def test_normalisation_is_the_training_split_s(tmp_path):
 def test_a_split_without_rows_is_refused_in_one_line(tmp_path):
     fetched(tmp_path, settings=CirclesSource(count=2, noise=0.05, factor=0.5))
     with pytest.raises(UserError, match=r"^preprocess.test_fraction: 0.001 puts 0 of 2 rows into the test split.*$"):
-        points.preprocess(tmp_path, PointsPreprocess(input="raw", test_fraction=0.001))
+        points.preprocess(tmp_path, PointsPreprocess(test_fraction=0.001))

@@ -13,6 +13,7 @@ from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.quality import checks
 
+RANGE = {"floor": 0.0, "ceiling": 1.0}
 METRICS = {"distance": 3.5, "distance_std": 0.25, "distance_floor": 1.0, "distance_ceiling": 9.0, "accuracy": 0.75}
 
 
@@ -93,6 +94,8 @@ def test_the_gate_names_the_rung_that_falls_short_and_by_how_much(tmp_path):
     metrics = {model: {name: limit.number for name, limit in rung.items()} for model, rung in thresholds.items()}
     for model, rung in thresholds.items():
         metrics[model] |= {f"{name}_floor": 1.0 for name, limit in rung.items() if limit.kind == "at_most_floor"}
+        ranged = [name for name, limit in rung.items() if limit.kind == "at_most_of_range"]
+        metrics[model] |= {f"{name}_{bound}": value for name in ranged for bound, value in RANGE.items()}
     (tmp_path / "reports/metrics").mkdir(parents=True)
 
     def gate():

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +12,10 @@ from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
 from diffusion_ladder.errors import UserError
+from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.network import MLPNetwork
 from diffusion_ladder.params.sampling import Sampling, Thresholding
-from diffusion_ladder.rungs import Rung, build_network, build_scheduler, noise_schedule
+from diffusion_ladder.rungs import Rung, build_network, build_scheduler
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import Drawing, draw_samples, frame_indices
 from diffusion_ladder.training.loop import Task, draw_batch, train
@@ -304,7 +304,7 @@ def test_training_and_sampling_have_one_range_of_values():
     pixels[0, 0, 0, :2] = torch.tensor([0, 255])
     schedule = SCHEDULE.model_copy(update={"prediction_type": "sample"})
     images = rung(sample_shape=(1, 4, 4), normalisation=IMAGES, schedule=schedule)
-    training = SimpleNamespace(batch_size=8, label_dropout=0.0, class_weights=None, flip=False, pairing=None)
+    training = TRAINING.model_copy(update={"batch_size": 8})
     batch = draw_batch(Task(images, None, pixels, torch.zeros(8), training, seed=0), step=0)
     assert (batch.x0.min(), batch.x0.max()) == (-1, 1)
 
@@ -359,7 +359,7 @@ def test_zero_terminal_snr_ends_the_bias_of_starting_from_pure_noise(sampler):
     for rescaled in (False, True):
         changes = {"rescale_betas_zero_snr": rescaled, "prediction_type": "v_prediction", "beta_end": 0.01}
         schedule = SCHEDULE.model_copy(update=changes)
-        gaussian = rung(network=GaussianVelocity(noise_schedule(schedule).alpha_bar), schedule=schedule)
+        gaussian = rung(network=GaussianVelocity(forward_process(schedule).alpha_bar), schedule=schedule)
         settings = SAMPLING.model_copy(update={"batch_size": 1000})
         means[rescaled] = draw_samples(Drawing(gaussian, sampler, settings, 50, 1000, seed=0)).samples.mean().item()
     assert means[True] == pytest.approx(8, abs=0.1)
