@@ -164,7 +164,7 @@ def write_artifacts(folder: Path) -> None:
         write_rung(folder, model, dataset, split, (images[300:340], images[340:360]), classes)
     parameters = yaml.safe_load((PROJECT / "params.yaml").read_text())
     for model in MODELS:
-        parameters["figures"][model] |= {"panels": 3, "samples": 24}
+        parameters["rungs"][model]["figures"] |= {"panels": 3, "samples": 24}
     write_text(folder / "params.yaml", yaml.safe_dump(parameters))
     write_text(folder / "dvc.yaml", (PROJECT / "dvc.yaml").read_text())
 

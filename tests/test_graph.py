@@ -18,27 +18,31 @@ import yaml
 from conftest import PROJECT, run
 from tracing import parameters_in, untraced
 
-from diffusion_ladder.params.section import look_up
+from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.params.sampling import Sampling
+from diffusion_ladder.params.section import load_yaml, look_up
+from diffusion_ladder.params.training import Training
 from diffusion_ladder.params.whole import load_parameters
-from diffusion_ladder.report.excerpts import EXCERPTS
 from diffusion_ladder.report.metrics import CONFUSION, DESCRIPTIONS, FACTS
 from diffusion_ladder.report.provenance import provenance_of
 from diffusion_ladder.report.stage_graph import read_stages
+from diffusion_ladder.runtime import Stage
 
 pytestmark = pytest.mark.slow
 
 GIT_AS_SOMEBODY = ["git", "-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
-DATASETS = ("circles", "moons", "mnist", "faces")
-MODELS = ("circles", "moons", "mnist_scratch", "mnist_diffusers", "faces")
+VALUES = load_yaml(PROJECT / "params.yaml")
+DATASETS, RUNGS = tuple(VALUES["datasets"]), tuple(VALUES["rungs"])
+SCORED = [name for name, rung in VALUES["rungs"].items() if "score" in rung]
 STAGES = {
     "check_params",
     "compare_schedulers",
     "filter_gender",
     "report",
     *(f"{stage}@{key}" for stage in ("fetch", "preprocess", "render_data") for key in DATASETS),
-    *(f"train_classifier@{key}" for key in ("mnist", "faces")),
-    *(f"{stage}@{key}" for stage in ("train", "sample", "sweep", "evaluate", "render") for key in MODELS),
-    *(f"compare_scores@{key}" for key in ("circles", "moons")),
+    *(f"train_classifier@{key}" for key in VALUES["classifiers"]),
+    *(f"{stage}@{key}" for stage in ("train", "sample", "sweep", "evaluate", "render") for key in RUNGS),
+    *(f"compare_scores@{key}" for key in SCORED),
 }
 
 
@@ -47,16 +51,40 @@ def fill_in(text: str, key: str, item: object) -> str:
 
 
 def declared(folder: Path) -> dict[str, dict]:
-    """Each stage of dvc.yaml with its loop unrolled, independently of DVC and of the runtime."""
-    parameters = yaml.safe_load((folder / "params.yaml").read_text())
+    """Each stage of dvc.yaml with its loop unrolled, independently of DVC and of the project's reader."""
+    parameters = load_yaml(folder / "params.yaml")
     stages = {}
     for name, definition in yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].items():
         if "foreach" not in definition:
             stages[name] = definition
             continue
-        for key, item in parameters[definition["foreach"].strip("${}")].items():
+        loop = definition["foreach"]
+        if isinstance(loop, str):
+            entries = look_up(parameters, loop.strip("${}"))
+        else:
+            entries = {key: look_up(parameters, entry.strip("${}")) for key, entry in loop.items()}
+        for key, item in entries.items():
             stages[f"{name}@{key}"] = json.loads(fill_in(json.dumps(definition["do"]), key, item))
     return stages
+
+
+def listed_code(folder: Path, definition: dict) -> set[str]:
+    """The files of code among a stage's dependencies: a folder stands for all that are in it."""
+    code = set()
+    for path in (entry for entry in definition["deps"] if entry.split("/")[0] in ("src", "stages")):
+        files = (folder / path).rglob("*.py") if (folder / path).is_dir() else [folder / path]
+        code |= {str(file.relative_to(folder)) for file in files}
+    return code
+
+
+def imported(folder: Path, stage: str) -> set[str]:
+    """The files of the project that a stage had imported at its end."""
+    return set(json.loads((folder / "reports/run" / f"{stage}.json").read_text())["imports"])
+
+
+def loads_by_name(stage: str) -> bool:
+    """Whether a stage loads modules that params.yaml names, or all of a kind."""
+    return stage.split("@", maxsplit=1)[0] in ("fetch", "preprocess", "train", "sample", "sweep", "compare_scores")
 
 
 @contextmanager
@@ -127,10 +155,20 @@ def test_nothing_is_left_to_do_after_a_run(smoke):
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_a_stage_lists_exactly_the_files_that_it_imports(smoke, stage):
-    record = json.loads((smoke / "reports/run" / f"{stage}.json").read_text())
-    code = {path for path in declared(smoke)[stage]["deps"] if path.endswith(".py")}
-    quoted = {excerpt.path for excerpt in EXCERPTS} if stage == "report" else set()  # read as text
-    assert code == set(record["imports"]) | quoted
+    """Which modules a name in params.yaml brings depends on the rung: the lists hold those of all rungs."""
+    listed, used = listed_code(smoke, declared(smoke)[stage]), imported(smoke, stage)
+    missing, idle = used - listed, listed - used
+    assert not missing, f"{stage} imports {sorted(missing)}, which dvc.yaml does not list for it: run `make graph`"
+    if stage != "report" and not loads_by_name(stage):  # the report depends on all code, because it tells its hash
+        assert not idle, f"{stage} does not import {sorted(idle)}, which dvc.yaml lists for it: run `make graph`"
+
+
+@pytest.mark.parametrize("loop", sorted({stage.split("@")[0] for stage in STAGES if loads_by_name(stage)}))
+def test_a_loop_lists_no_file_that_none_of_its_entries_imports(smoke, loop):
+    entries = {name: stage for name, stage in declared(smoke).items() if name.split("@")[0] == loop}
+    listed = set().union(*(listed_code(smoke, stage) for stage in entries.values()))
+    used = set().union(*(imported(smoke, stage) for stage in entries))
+    assert listed == used, f"{sorted(listed ^ used)}: run `make graph`"
 
 
 def test_a_stage_lists_exactly_the_parameters_that_it_reads(smoke):
@@ -141,35 +179,75 @@ def test_a_stage_lists_exactly_the_parameters_that_it_reads(smoke):
         assert listed == ({""} if "" in read else read), stage  # who reads all of them reads each of them
 
 
-def test_a_parameter_that_is_not_listed_can_not_be_read(monkeypatch):
-    from diffusion_ladder.errors import ParameterError
-    from diffusion_ladder.runtime import Stage
-
+def test_a_parameter_that_is_not_listed_can_not_be_read():
     stage = Stage("sample", "circles")
-    assert stage.parameter("sampling.circles.count") > 0
-    with pytest.raises(ParameterError, match=r"sample@circles reads the parameter sampling\.moons.*does not list"):
-        stage.parameter("sampling.moons.count")
-    with pytest.raises(ParameterError, match="all parameters"):
-        stage.all_parameters()
+    assert stage.section("sampling", Sampling).count > 0
+    assert stage.parameter("rungs.circles.sampling.count", int) > 0
+    for key in ("rungs.moons.sampling", "every_rung.training", "rungs.circles", ""):
+        with pytest.raises(ParameterError, match=f"^sample@circles reads the parameter {key}, .*not list"):
+            stage.parameter(key, object)
+    with pytest.raises(ParameterError, match=r"reads the parameter every_rung\.training, .*not list"):
+        stage.section("training", Training)
+
+
+def test_a_parameter_is_of_the_type_that_is_asked_for():
+    stage = Stage("sample", "circles")
+    assert stage.parameter("rungs.circles.schedulers.comparison", str) == "ddpm"
+    with pytest.raises(ParameterError, match=r"^params\.yaml: seed: Input should be a valid string \(found 0\)$"):
+        stage.parameter("seed", str)
 
 
 def test_a_comment_in_a_figure_module_reruns_only_the_figures(smoke):
     path = smoke / "src/diffusion_ladder/figures/samples.py"
     with changed(path, "\n", "\n# A comment.\n"):
         assert stale(smoke) == {
-            *(f"render@{model}" for model in MODELS),
+            *(f"render@{model}" for model in RUNGS),
             *(f"render_data@{dataset}" for dataset in DATASETS),
             "report",  # which tells the hash of the code
         }
 
 
+ANYWHERE = {"check_params", "report"}  # which depend on all sections and on all code
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("figures", {*(f"render@{rung}" for rung in RUNGS), *(f"render_data@{dataset}" for dataset in DATASETS)}),
+        ("training", {f"train@{rung}" for rung in RUNGS}),
+        ("sweep", {f"sweep@{rung}" for rung in RUNGS}),
+        ("evaluation", {f"evaluate@{rung}" for rung in RUNGS}),
+        ("score", {f"compare_scores@{rung}" for rung in SCORED}),
+        ("scheduler_comparison", {"compare_schedulers"}),
+        ("quality", set()),
+        ("rung", set()),
+    ],
+)
+def test_a_new_key_in_a_section_reruns_only_who_reads_it(smoke, module, stages):
+    """What follows from those runs again as far as their outputs change."""
+    path = smoke / f"src/diffusion_ladder/params/{module}.py"
+    with changed(path, "\n\n\nclass ", "\n\n\nANOTHER_KEY = 1\n\n\nclass "):
+        assert stale(smoke) == stages | ANYWHERE
+
+
+@pytest.mark.parametrize("module", ["consistency", "whole"])
+def test_a_new_check_of_the_whole_reruns_only_the_check(smoke, module):
+    with changed(smoke / f"src/diffusion_ladder/params/{module}.py", "\n\n\ndef ", "\n\n\nLIMIT = 1\n\n\ndef "):
+        assert stale(smoke) == ANYWHERE
+
+
+def test_a_value_of_every_rung_reruns_what_reads_it_of_every_rung(smoke):
+    with parameter(smoke, "every_rung.sweep.seeds", 3):
+        assert stale(smoke) == {f"sweep@{rung}" for rung in RUNGS} | ANYWHERE
+
+
 def test_other_sampling_steps_retrain_nothing(smoke):
-    with parameter(smoke, "sampling.faces.steps", 3):
+    with parameter(smoke, "rungs.faces.sampling.steps", 3):
         assert stale(smoke) == {"check_params", "sample@faces", "sweep@faces", "report"}
 
 
 def test_another_schedule_retrains_that_rung_alone(smoke):
-    with parameter(smoke, "models.faces.schedule.beta_end", 0.013):
+    with parameter(smoke, "rungs.faces.schedule.beta_end", 0.013):
         assert stale(smoke) == {"check_params", "train@faces", "report"}
 
 
@@ -187,7 +265,7 @@ def test_an_accepted_parameter_reruns_only_what_reads_it(smoke, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(smoke, copy, symlinks=True)
     before = hashes(copy)
-    with parameter(copy, "figures.circles.panels", 9):
+    with parameter(copy, "rungs.circles.figures.panels", 9):
         ran = run(["dvc", "repro"], copy)
     assert ran.returncode == 0, ran.stderr
     assert set(re.findall(r"Running stage '(.+?)'", ran.stdout)) == {"check_params", "render@circles", "report"}
@@ -199,12 +277,13 @@ def test_an_accepted_parameter_reruns_only_what_reads_it(smoke, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
-        ("models.circles.schedule.T", 0, "models.circles.schedule.T"),
-        ("models.circles.schedule.beta_end", 1e-6, "beta_end = 1e-06 is below beta_start"),
-        ("models.circles.training.stepz", 5, "models.circles.training.stepz: unknown key"),
-        ("models.circles.schedulers.sampling", "dpm", "models.circles.schedulers.sampling"),
-        ("sampling.faces.steps", 5000, "5000 is more than T = 1000"),
-        ("models.moons.judge", "data/raw/circles", "data/raw/circles can't judge moons"),
+        ("rungs.circles.schedule.T", 0, "rungs.circles.schedule.T"),
+        ("rungs.circles.schedule.beta_end", 1e-6, "beta_end = 1e-06 is below beta_start"),
+        ("rungs.circles.training.stepz", 5, "rungs.circles.training.stepz: unknown key"),
+        ("rungs.circles.sampling.sampler", "dpm", "rungs.circles.sampling.sampler"),
+        ("rungs.faces.sampling.steps", 5000, "5000 is more than T = 1000"),
+        ("every_rung.sampling.seeds", 1, "every_rung.sampling.seeds"),
+        ("rungs.moons.dataset", "mnist", "mlp can't learn digits"),
         ("seed", "zero", "seed"),
     ],
 )
@@ -262,7 +341,7 @@ def test_the_report_names_the_preset(smoke):
 
 
 def test_every_model_has_its_card_beside_its_weights(smoke):
-    for model in MODELS:
+    for model in RUNGS:
         card = (smoke / f"models/{model}/README.md").read_text()
         assert card == (smoke / f"reports/models/{model}/README.md").read_text()
         assert huggingface_hub.ModelCard(card).data.eval_results[0].dataset_split == "test"
@@ -272,7 +351,7 @@ def test_the_graph_in_the_report_is_that_of_dvc(smoke):
     dot = run(["dvc", "dag", "--dot"], smoke).stdout
     edges = [tuple(name.split("@")[0] for name in pair) for pair in re.findall(r'"(\S+)" -> "(\S+)"', dot)]
     reduced = networkx.transitive_reduction(networkx.DiGraph(edges))
-    stages = read_stages(smoke, load_parameters(smoke / "params.yaml"))
+    stages = read_stages(smoke)
     assert {(name, stage.name) for stage in stages for name in stage.needs} == set(reduced.edges)
 
 
@@ -304,7 +383,7 @@ def test_experiments_run_alone_and_queued_in_a_fresh_clone(smoke, tmp_path):
     (clone / ".dvc/config.local").unlink()
     for command in (["git", "init", "-q"], ["git", "add", "-A"], [*GIT_AS_SOMEBODY, "commit", "-qm", "smoke"]):
         assert run(command, clone).returncode == 0
-    key = "models.circles.schedule.T"
+    key = "rungs.circles.schedule.T"
     alone = run(["dvc", "exp", "run", "--name", "alone", "-S", f"{key}=250"], clone)
     assert alone.returncode == 0, alone.stderr[-2000:]
     assert set(re.findall(r"Running stage '(.+?)'", alone.stdout)) >= {"train@circles", "evaluate@circles"}
@@ -330,7 +409,7 @@ def test_dvc_shows_the_logs_of_training_as_charts(smoke):
     shown = json.loads(run(["dvc", "plots", "show", "--json"], smoke).stdout)
     assert "errors" not in shown
     charts = {name: chart["content"]["data"]["values"] for name, (chart,) in shown["data"].items()}
-    logs = {model: (smoke / f"reports/training/{model}.tsv").read_text().splitlines()[1:] for model in MODELS}
+    logs = {model: (smoke / f"reports/training/{model}.tsv").read_text().splitlines()[1:] for model in RUNGS}
     for model, rows in logs.items():
         assert [point["loss"] for point in charts[f"reports/training/{model}.tsv"]] == [
             row.split("\t")[2] for row in rows

@@ -48,8 +48,8 @@ def fetch(files, folder, sha256=None):
     root.mkdir(exist_ok=True)
     for name, data in files.items():
         (root / name).write_bytes(data)
-    settings = SETTINGS.model_copy(update={"root": str(root)})
-    card = digits.fetch_family(settings, folder / "raw", sha256)
+    settings = SETTINGS.model_copy(update={"root": str(root), "sha256": sha256})
+    card = digits.fetch_family(settings, folder / "raw")
     write_json(folder / "raw/card.json", card)
     splits = digits.preprocess(folder / "raw", PointsPreprocess(test_fraction=0.5))
     return card, len(splits.train) + len(splits.test)

@@ -8,7 +8,7 @@ import pytest
 from conftest import PROJECT
 
 FLOORS = {
-    0: "errors randomness artifacts hashes diffusion torchvision_import",
+    0: "surroundings errors randomness artifacts hashes diffusion torchvision_import",
     1: "params overlays",
     2: "graph schedulers networks data forward_process",
     3: "device runtime evaluation quality processes rungs",

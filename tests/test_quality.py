@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import sys
 
@@ -12,6 +13,7 @@ from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.quality import checks
 
+RANGE = {"floor": 0.0, "ceiling": 1.0}
 METRICS = {"distance": 3.5, "distance_std": 0.25, "distance_floor": 1.0, "distance_ceiling": 9.0, "accuracy": 0.75}
 
 
@@ -29,6 +31,16 @@ def test_a_value_passes_up_to_its_threshold_and_falls_short_by_the_rest(name, th
     (found,) = checks(METRICS, {name: Threshold(**threshold)})
     assert found.shortfall == shortfall
     assert found.passed == (shortfall == 0.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("key", ["distance", "distance_floor"])
+def test_what_is_no_number_is_not_measured_and_does_not_pass(key, bad):
+    (found,) = checks(METRICS | {key: bad}, {"distance": Threshold(at_most_floor=9.0)})
+    assert found.shortfall is None
+    assert not found.passed
+    assert "nan" not in str(found)
+    assert "inf" not in str(found)
 
 
 def test_a_check_brings_the_bounds_along():
@@ -82,6 +94,8 @@ def test_the_gate_names_the_rung_that_falls_short_and_by_how_much(tmp_path):
     metrics = {model: {name: limit.number for name, limit in rung.items()} for model, rung in thresholds.items()}
     for model, rung in thresholds.items():
         metrics[model] |= {f"{name}_floor": 1.0 for name, limit in rung.items() if limit.kind == "at_most_floor"}
+        ranged = [name for name, limit in rung.items() if limit.kind == "at_most_of_range"]
+        metrics[model] |= {f"{name}_{bound}": value for name in ranged for bound, value in RANGE.items()}
     (tmp_path / "reports/metrics").mkdir(parents=True)
 
     def gate():

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -305,7 +304,7 @@ def test_training_and_sampling_have_one_range_of_values():
     pixels[0, 0, 0, :2] = torch.tensor([0, 255])
     schedule = SCHEDULE.model_copy(update={"prediction_type": "sample"})
     images = rung(sample_shape=(1, 4, 4), normalisation=IMAGES, schedule=schedule)
-    training = SimpleNamespace(batch_size=8, label_dropout=0.0, class_weights=None, flip=False, pairing=None)
+    training = TRAINING.model_copy(update={"batch_size": 8})
     batch = draw_batch(Task(images, None, pixels, torch.zeros(8), training, seed=0), step=0)
     assert (batch.x0.min(), batch.x0.max()) == (-1, 1)
 

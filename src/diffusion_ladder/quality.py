@@ -3,6 +3,7 @@
 The report's verdict is made by the same function, so that the two can't disagree.
 """
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,9 +106,15 @@ def limit_of(
     return number, kind != "at_least"
 
 
+def finite(metrics: Mapping[str, Any], key: str) -> float | None:
+    """A measured number; None where there is none, NaN among them: nothing that is compared with NaN falls short."""
+    value = metrics.get(key)
+    return None if value is None or not math.isfinite(value) else value
+
+
 def check(metrics: Mapping[str, Any], name: str, threshold: Threshold) -> Check:
     """One metric of a rung against its threshold."""
-    value, std, floor, ceiling = (metrics.get(f"{name}{suffix}") for suffix in ("", "_std", "_floor", "_ceiling"))
+    value, std, floor, ceiling = (finite(metrics, f"{name}{end}") for end in ("", "_std", "_floor", "_ceiling"))
     limit, at_most = limit_of(threshold, value, floor, ceiling)
     shortfall = None if value is None or limit is None else max(0.0, value - limit if at_most else limit - value)
     remedy = cheaper_sampler(metrics) if shortfall and name == "default_is_cheapest_good" else ""

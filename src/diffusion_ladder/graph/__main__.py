@@ -63,8 +63,9 @@ def main() -> None:
     """Rewrite dvc.yaml; a mistake is one line and exit code 1."""
     try:
         parameters = load_yaml("params.yaml")
+        stages = read_graph(parameters)
         before = Path("dvc.yaml").read_text(encoding="utf-8")
-        after = written(before, parameters, read_graph(parameters))
+        after = written(before, parameters, stages)
         if after != before:
             write_text("dvc.yaml", after)
         print("dvc.yaml is written anew" if after != before else "dvc.yaml fits the code already")

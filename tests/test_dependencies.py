@@ -1,0 +1,132 @@
+"""`make graph` writes the code dependencies in dvc.yaml: from what each stage imports, and nothing else."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, run
+
+from diffusion_ladder.errors import UserError
+from diffusion_ladder.graph.__main__ import written
+from diffusion_ladder.graph.imports import as_folders, files_named_in
+from diffusion_ladder.graph.reader import read_graph
+from diffusion_ladder.params.section import load_yaml
+
+MODULE = "src/diffusion_ladder/figures/extra.py"
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """The project's code and graph in a folder of their own."""
+    for name in ("src", "stages"):
+        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(PROJECT / name, tmp_path / name)
+    return tmp_path
+
+
+def make_graph(folder):
+    return run([sys.executable, "-m", "diffusion_ladder.graph"], folder, PYTHONPATH="src")
+
+
+def listed(folder, stage):
+    """The code among the dependencies of a stage, as they stand in dvc.yaml."""
+    definition = load_yaml(folder / "dvc.yaml")["stages"][stage]
+    return {path for path in definition.get("do", definition)["deps"] if path.startswith(("src/", "stages"))}
+
+
+def without_dependencies(text):
+    return re.sub(r"deps: \[[^\]]*\]", "deps", text)
+
+
+def test_dvc_yaml_is_as_make_graph_writes_it():
+    parameters, text = load_yaml("params.yaml"), Path("dvc.yaml").read_text()
+    assert written(text, parameters, read_graph(parameters)) == text, "dvc.yaml does not fit the code: run `make graph`"
+
+
+def test_dvc_yaml_is_short():
+    assert len(Path("dvc.yaml").read_text().splitlines()) <= 330
+
+
+def test_make_graph_is_its_command():
+    assert re.search(r"^graph: venv .*\n\tpython -m diffusion_ladder\.graph\n", Path("Makefile").read_text(), re.M)
+
+
+def test_a_graph_that_fits_is_left_alone(copy):
+    before = (copy / "dvc.yaml").stat().st_mtime_ns
+    assert make_graph(copy).stdout == "dvc.yaml fits the code already\n"
+    assert (copy / "dvc.yaml").stat().st_mtime_ns == before
+
+
+def test_a_new_module_is_listed_for_those_that_import_it_in_any_way_and_for_no_others(copy):
+    before = {stage: listed(copy, stage) for stage in load_yaml("dvc.yaml")["stages"]}
+    (copy / MODULE).write_text("import diffusion_ladder.networks.mlp\n")
+    scores = copy / "src/diffusion_ladder/figures/scores.py"
+    scores.write_text(f"{scores.read_text()}\nfrom diffusion_ladder.figures import extra\n")
+    assert make_graph(copy).stdout == "dvc.yaml is written anew\n"
+    mlp = {MODULE} | {file for file in files_named_in("src/diffusion_ladder/networks/mlp.py") if "__init__" not in file}
+    for stage, code in before.items():
+        new = listed(copy, stage) - code
+        assert (MODULE in new) == (stage == "compare_scores"), stage
+        assert new <= mlp | {"src/diffusion_ladder/networks/mlp.py"}
+    text, old = (copy / "dvc.yaml").read_text(), (PROJECT / "dvc.yaml").read_text()
+    assert without_dependencies(text) == without_dependencies(old)
+    scores.write_text((PROJECT / "src/diffusion_ladder/figures/scores.py").read_text())
+    make_graph(copy)
+    assert (copy / "dvc.yaml").read_text() == old
+
+
+def test_imports_for_types_and_those_inside_functions_are_none(copy):
+    (copy / MODULE).write_text("")
+    style = copy / "src/diffusion_ladder/figures/scores.py"
+    style.write_text(
+        f"from typing import TYPE_CHECKING\n{style.read_text()}\n"
+        "if TYPE_CHECKING:\n    from diffusion_ladder.figures import extra\n\n\n"
+        "def draw() -> None:\n    import diffusion_ladder.figures.extra\n"
+    )
+    assert make_graph(copy).stdout == "dvc.yaml fits the code already\n"
+
+
+def test_a_folder_stands_for_its_files_where_a_stage_imports_all_of_them(copy, monkeypatch):
+    monkeypatch.chdir(copy)
+    files = {path.as_posix() for path in Path("src/diffusion_ladder/training").glob("*.py")}
+    other = "src/diffusion_ladder/errors.py"
+    assert as_folders({*files, other}) == {"src/diffusion_ladder/training", other}
+    some = {*sorted(files)[1:], other}
+    assert as_folders(some) == some
+
+
+def test_a_rung_with_a_score_is_in_the_loop_and_every_rung_in_the_chart(copy):
+    text = (copy / "params.yaml").read_text()
+    moons = text[text.index("\n  moons:\n    title") :].split("\n  mnist_scratch:")[0]
+    spirals = moons.replace("\n  moons:", "\n  spirals:")
+    (copy / "params.yaml").write_text(text.replace(moons, moons.replace("    score: {}", "") + spirals))
+    assert make_graph(copy).returncode == 0
+    graph = read_graph(load_yaml(copy / "params.yaml"), copy / "dvc.yaml")
+    assert list(graph["compare_scores"].loop) == ["circles", "spirals"]
+    assert list(graph["train"].loop) == ["circles", "moons", "spirals", "mnist_scratch", "mnist_diffusers", "faces"]
+    norms = load_yaml(copy / "dvc.yaml")["plots"][1]["Gradient norm"]["y"]
+    assert list(norms) == [f"reports/training/{name}.tsv" for name in graph["train"].loop]
+
+
+def test_a_layout_that_it_does_not_know_is_refused_in_one_line(copy):
+    text = (copy / "dvc.yaml").read_text()
+    (copy / "dvc.yaml").write_text(text.replace("    deps: [", "    deps:  [", 1))
+    (copy / MODULE).write_text("")
+    ran = make_graph(copy)
+    assert ran.returncode == 1
+    assert re.fullmatch(r"dvc\.yaml: no place for deps: \[.*: restore its layout\n", ran.stderr)
+    (copy / "dvc.yaml").unlink()
+    assert make_graph(copy).stderr == "dvc.yaml: No such file or directory\n"
+
+
+def test_the_reader_fills_in_each_entry_and_names_what_is_not_there():
+    parameters = load_yaml("params.yaml")
+    graph = read_graph(parameters)
+    assert "data/processed/mnist.safetensors" in graph["train"].listed("deps", "mnist_scratch")
+    assert graph["report"].listed("params") == [""]
+    assert graph["fetch"].everywhere("outs") >= {f"data/raw/{name}" for name in parameters["datasets"]}
+    with pytest.raises(UserError, match=r"^train: there is no 'squares'; choose one of circles, moons, "):
+        graph["train"].entry("squares")
