@@ -26,6 +26,7 @@ from diffusion_ladder.data.normalise import IMAGES, Normalisation, normalise
 from diffusion_ladder.networks.embeddings import fold
 from diffusion_ladder.params.consistency import DIGIT_SIZE
 from diffusion_ladder.params.network import DiffusersUNetNetwork
+from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.runtime import Runtime
 from diffusion_ladder.params.whole import Parameters, load_parameters, validate
 from diffusion_ladder.presets import merged_parameters
@@ -41,7 +42,7 @@ class Task:
     """A rung of params.yaml with images of its size."""
 
     name: str
-    model: Model
+    model: RungParameters
     images: Tensor  # (N, C, H, W) uint8, or (N, 2) float32 points
     labels: Tensor  # (N,) int64
     runtime: Runtime
@@ -62,7 +63,7 @@ class Contender:
 
 def task_of(name: str, parameters: Parameters) -> Task:
     """The rung and random images, or points, of its data set's size."""
-    model = parameters.models[name]
+    model = parameters.rungs[name]
     dataset = parameters.datasets[model.dataset]
     side = getattr(dataset.preprocess, "image_size", DIGIT_SIZE)
     shape = (3 if dataset.kind == "portraits" else 1, side, side)
@@ -76,7 +77,7 @@ def task_of(name: str, parameters: Parameters) -> Task:
 
 def our_rung(task: Task, device: torch.device) -> Rung:
     """The rung with fresh weights."""
-    conditional = task.model.training.label_dropout > 0
+    conditional = task.model.conditional
     shape = tuple(task.images.shape[1:])
     return Rung(
         model=task.name,
@@ -107,8 +108,9 @@ def ours(task: Task, runtime: Runtime, change: Callable[[nn.Module], object] = l
 def plain_unet(task: Task, device: torch.device) -> plain_diffusers.UNet2DModel:
     """The rung's network as a UNet2DModel, whichever of the two U-Nets the rung itself uses."""
     settings = DiffusersUNetNetwork(**task.model.network.model_dump() | {"name": "diffusers_unet"})
-    classes = 3 if task.model.training.label_dropout > 0 else None
-    return network_module(settings).build(settings, tuple(task.images.shape[1:]), classes).unet.to(device)
+    classes = 3 if task.model.conditional else None
+    ours = network_module(settings).build(settings, tuple(task.images.shape[1:]), classes).unet
+    return plain_diffusers.UNet2DModel.from_config(ours.config).to(device)  # without our shorter forwards
 
 
 def plain(task: Task, device: torch.device, bf16: bool) -> Contender:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import read_tensors, write_tensors
+from diffusion_ladder.networks.attention import attend
 from diffusion_ladder.networks.embeddings import TimeEmbedding, condition, fold, unfold
 from diffusion_ladder.networks.initialisation import zero_last_layers
 from diffusion_ladder.params.network import UNetNetwork
@@ -73,12 +74,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         pixels = self.group_norm(x).flatten(2).transpose(1, 2)  # (B, HW, C)
-        query, key, value = (
-            projection(pixels).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, HW, head_size)
-            for projection in (self.to_q, self.to_k, self.to_v)
-        )
-        attended = nn.functional.scaled_dot_product_attention(query, key, value)
-        attended = self.to_out[0](attended.transpose(1, 2).flatten(2))  # (B, HW, C)
+        attended = self.to_out[0](attend(pixels, [self.to_q, self.to_k, self.to_v], self.heads))  # (B, HW, C)
         return x + attended.transpose(1, 2).unflatten(2, x.shape[2:])
 
 

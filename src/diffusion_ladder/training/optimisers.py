@@ -98,9 +98,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """Bring all singular values of matrices (K, m, n) near 1, in bfloat16: five steps of a Newton-Schulz iteration."""
     a, b, c = QUINTIC
     is_tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if is_tall else matrices).bfloat16()
+    x = (matrices.mT if is_tall else matrices).bfloat16().contiguous()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).float()
