@@ -188,17 +188,6 @@ def image_network(name):
 
 
 @pytest.mark.parametrize("name", ["unet", "diffusers_unet"])
-def test_in_bf16_the_norms_are_taken_in_float32_and_the_convolutions_are_not(name):
-    network, dtypes = image_network(name), {nn.GroupNorm: set(), nn.Conv2d: set()}
-    for module in network.modules():
-        if type(module) in dtypes:
-            module.register_forward_hook(lambda module, _, output: dtypes[type(module)].add(output.dtype))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        network(torch.randn(2, 3, 16, 16), torch.tensor([3, 900]))
-    assert dtypes == {nn.GroupNorm: {torch.float32}, nn.Conv2d: {torch.bfloat16}}
-
-
-@pytest.mark.parametrize("name", ["unet", "diffusers_unet"])
 @pytest.mark.parametrize("plain_attention", [False, True])
 def test_bf16_and_float32_predictions_and_gradients_agree(name, plain_attention, attention_switches):
     choose_attention(torch.device("cpu"), torch.bfloat16 if plain_attention else torch.float32)
@@ -233,5 +222,5 @@ def test_a_compiled_network_keeps_the_names_of_its_weights_and_its_answers():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             answers.append(network(x, torch.tensor([3, 900])).float())
     assert list(network.state_dict()) == names
-    assert torch.allclose(*answers, atol=1e-2)
+    assert (answers[0] - answers[1]).norm() < 0.03 * answers[0].norm()  # the norms are rounded otherwise
     assert not torch.equal(answers[0], torch.zeros_like(answers[0]))
