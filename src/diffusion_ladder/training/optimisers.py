@@ -82,8 +82,8 @@ class MuonAndAdamW:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's look ahead
-        directions = orthogonalised(torch.stack([each.flatten(1) for each in ahead]))  # (K, out, in)
-        changes = [each.view(weights[0].shape) for each in directions]
+        directions = orthogonalised(torch.stack([as_matrix(each) for each in ahead]))  # (K, out, in)
+        changes = [as_weight(each, weights[0].shape) for each in directions]
         torch._foreach_mul_(values, 1 - rate * decay)
         torch._foreach_add_(values, changes, alpha=-rate * 0.2 * max(directions.shape[1:]) ** 0.5)
 
@@ -92,6 +92,16 @@ class MuonAndAdamW:
         if not self.state[weight]:
             self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         return self.state[weight]["momentum_buffer"]
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """The weight of a layer as (out, in); a convolution's inputs come place by place, as channels last they lie."""
+    return weight.movedim(1, -1).flatten(1)
+
+
+def as_weight(matrix: Tensor, shape: torch.Size) -> Tensor:
+    """Undo `as_matrix`."""
+    return matrix.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
