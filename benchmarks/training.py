@@ -6,6 +6,7 @@ machine's name, and benchmarks/README.md is written anew from all of them.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,15 @@ import machine
 import page
 import plain_diffusers
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_ladder import device as compute
 from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.normalise import IMAGES, Normalisation, normalise
+from diffusion_ladder.networks import fused_norms
 from diffusion_ladder.networks.embeddings import fold
+from diffusion_ladder.networks.norm_kernel import kernel
 from diffusion_ladder.params.consistency import DIGIT_SIZE
 from diffusion_ladder.params.network import DiffusersUNetNetwork
 from diffusion_ladder.params.rung import RungParameters
@@ -42,7 +45,7 @@ class Task:
     """A rung of params.yaml with images of its size."""
 
     name: str
-    rung: RungParameters
+    model: RungParameters
     images: Tensor  # (N, C, H, W) uint8, or (N, 2) float32 points
     labels: Tensor  # (N,) int64
     runtime: Runtime
@@ -63,8 +66,8 @@ class Contender:
 
 def task_of(name: str, parameters: Parameters) -> Task:
     """The rung and random images, or points, of its data set's size."""
-    rung = parameters.rungs[name]
-    dataset = parameters.datasets[rung.dataset]
+    model = parameters.rungs[name]
+    dataset = parameters.datasets[model.dataset]
     side = getattr(dataset.preprocess, "image_size", DIGIT_SIZE)
     shape = (3 if dataset.kind == "portraits" else 1, side, side)
     random = torch.Generator().manual_seed(0)
@@ -77,7 +80,7 @@ def task_of(name: str, parameters: Parameters) -> Task:
 
 def our_rung(task: Task, device: torch.device) -> Rung:
     """The rung with fresh weights."""
-    conditional = task.rung.training.label_dropout > 0
+    conditional = task.model.conditional
     shape = tuple(task.images.shape[1:])
     return Rung(
         model=task.name,
@@ -92,11 +95,10 @@ def our_rung(task: Task, device: torch.device) -> Rung:
     )
 
 
-def ours(task: Task, runtime: Runtime, change: Callable[[nn.Module], object] = lambda _: None) -> Contender:
-    """This project's training, as its stage sets it up; `change` undoes a measure in the network."""
+def ours(task: Task, runtime: Runtime) -> Contender:
+    """This project's training, as its stage sets it up."""
     chosen = compute.configure(runtime)
     rung = our_rung(task, chosen.device)
-    change(rung.network)
     if runtime.compile != "never":
         rung.network.compile(mode=runtime.compile)
     data, labels = (tensor.to(chosen.device) for tensor in (task.images, task.labels))
@@ -107,9 +109,10 @@ def ours(task: Task, runtime: Runtime, change: Callable[[nn.Module], object] = l
 
 def plain_unet(task: Task, device: torch.device) -> plain_diffusers.UNet2DModel:
     """The rung's network as a UNet2DModel, whichever of the two U-Nets the rung itself uses."""
-    settings = DiffusersUNetNetwork(**task.rung.network.model_dump() | {"name": "diffusers_unet"})
-    classes = 3 if task.rung.training.label_dropout > 0 else None
-    return network_module(settings).build(settings, tuple(task.images.shape[1:]), classes).unet.to(device)
+    settings = DiffusersUNetNetwork(**task.model.network.model_dump() | {"name": "diffusers_unet"})
+    classes = 3 if task.model.conditional else None
+    ours = network_module(settings).build(settings, tuple(task.images.shape[1:]), classes).unet
+    return plain_diffusers.UNet2DModel.from_config(ours.config).to(device)  # without our shorter forwards
 
 
 def plain(task: Task, device: torch.device, bf16: bool) -> Contender:
@@ -132,16 +135,21 @@ def defaults(threads: int) -> None:
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(False)
 
 
-def norms_as_they_are(network: nn.Module) -> None:
-    """Take back that group norms are computed in float32."""
-    for module in network.modules():
-        module._forward_pre_hooks.clear()
+def use_kernel(wanted: bool) -> None:
+    """Norms, modulation and SiLU by our kernel where it can be compiled, or by PyTorch's operators."""
+    fused_norms.kernel = kernel if wanted else lambda _: None  # type: ignore[assignment]
+
+
+def without_kernel(runtime: Runtime) -> None:
+    """Our settings, but for the kernel."""
+    compute.configure(runtime)
+    use_kernel(False)
 
 
 def contenders_of(task: Task, device: torch.device) -> dict[str, Contender]:
     """Ours and the peer's in both precisions, and ours with one measure taken back."""
     bf16, float32 = (task.runtime.model_copy(update={"precision": name}) for name in ("bf16", "float32"))
-    fused = ours(task, bf16)
+    fused = ours(task, bf16)  # whose turns differ in one switch
     modes = {"compiled": "default", "CUDA graphs": "reduce-overhead"} if device.type == "cuda" else {}
     compiled = {f"ours, {name}": bf16.model_copy(update={"compile": mode}) for name, mode in modes.items()}
     return {
@@ -149,7 +157,7 @@ def contenders_of(task: Task, device: torch.device) -> dict[str, Contender]:
         "plain float32": plain(task, device, bf16=False),
         "plain bf16": plain(task, device, bf16=True),
         "ours in float32": ours(task, float32),
-        "ours, norms in bf16": ours(task, bf16, norms_as_they_are),
+        "ours, without the kernel": Contender(fused.steps, functools.partial(without_kernel, bf16)),
         "ours, fused attention": Contender(
             fused.steps, lambda: (compute.configure(bf16), torch.backends.cuda.enable_flash_sdp(True))
         ),
@@ -159,6 +167,7 @@ def contenders_of(task: Task, device: torch.device) -> dict[str, Contender]:
 
 def seconds_per_step(contender: Contender, steps: int, device: torch.device) -> float:
     """The time of a step, averaged over `steps`."""
+    use_kernel(True)
     contender.switch()
     machine.settle(device)
     start = time.perf_counter()

@@ -9,6 +9,7 @@ from diffusion_ladder.data.normalise import Normalisation, mean_square
 from diffusion_ladder.device import configure
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.networks.norm_kernel import kernel
 from diffusion_ladder.params.network import network_settings
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.params.training import Previews, Training
@@ -43,8 +44,12 @@ def new_rung(stage: Stage, sample_shape: tuple[int, ...], metadata: dict[str, An
 
 
 def circumstances_of(stage: Stage) -> dict[str, Any]:
-    """What was computed with: on other devices, in another precision or with other threads the weights differ."""
-    return {key: stage.circumstances[key] for key in ("device", "precision", "threads")}
+    """What was computed with: on other devices, in another precision or with other threads the weights differ.
+
+    So they do without a C compiler, where PyTorch's operators do the norms.
+    """
+    norms = "PyTorch" if stage.device.type != "cpu" or kernel(stage.precision) is None else "compiled"
+    return {key: stage.circumstances[key] for key in ("device", "precision", "threads")} | {"norms": norms}
 
 
 def facts_of(session: Session, metadata: dict[str, Any], train_data: Tensor) -> dict[str, Any]:

@@ -173,7 +173,6 @@ def test_sets_that_differ_are_told_apart_and_the_same_way_every_time():
 
 def features_of_a_classifier(images, labels, classes, steps):
     settings = Settings(
-        
         channels=[16, 32],
         feature_size=16,
         steps=steps,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from diffusion_ladder.artifacts import partial, read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
@@ -92,20 +92,8 @@ def build_network(
 
 
 def prepared(network: nn.Module) -> nn.Module:
-    """The network as processors and GPUs are fast at it: convolutions channels last, group norms always in float32.
-
-    Autocast does the same to group norms on a GPU, but leaves them in bfloat16 on a CPU, where statistics lose digits
-    and PyTorch's kernel for few channels per group is many times slower.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.GroupNorm):
-            module.register_forward_pre_hook(in_float32)
+    """The network with the weights of its convolutions channels last, as processors and GPUs are fast at them."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def in_float32(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """A hook before a module's forward: its one input in float32."""
-    return (inputs[0].float(),)
 
 
 def parameter_count(network: nn.Module) -> int:

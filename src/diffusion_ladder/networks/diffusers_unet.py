@@ -13,6 +13,7 @@ from pathlib import Path
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
+from diffusion_ladder.networks.diffusers_blocks import streamline
 from diffusion_ladder.networks.embeddings import fold, unfold
 from diffusion_ladder.networks.initialisation import zero_last_layers
 from diffusion_ladder.params.network import DiffusersUNetNetwork
@@ -23,7 +24,7 @@ class DiffusersUNet(nn.Module):
 
     def __init__(self, unet: UNet2DModel, patch_size: int, haar: bool) -> None:
         super().__init__()
-        self.unet = unet
+        self.unet = streamline(unet)
         self.patch_size = patch_size
         self.haar = haar
 

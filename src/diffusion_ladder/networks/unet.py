@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_ladder.artifacts import read_tensors, write_tensors
+from diffusion_ladder.networks.attention import attend
 from diffusion_ladder.networks.embeddings import TimeEmbedding, condition, fold, unfold
+from diffusion_ladder.networks.fused_norms import norm_silu, normalised
 from diffusion_ladder.networks.initialisation import zero_last_layers
 from diffusion_ladder.params.network import UNetNetwork
 
@@ -47,15 +49,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """(B, in_channels, H, W) and (B, time_size) to (B, out_channels, H, W)."""
-        hidden = self.conv1(nn.functional.silu(self.norm1(x)))
-        condition = self.time_emb_proj(nn.functional.silu(time))[:, :, None, None]
+        hidden = self.conv1(norm_silu(self.norm1, x))
+        condition = self.time_emb_proj(nn.functional.silu(time))
         if self.scale_shift:
-            scale, shift = condition.chunk(2, dim=1)  # each (B, out_channels, 1, 1)
-            hidden = self.norm2(hidden) * (1 + scale) + shift
+            scale, shift = condition.chunk(2, dim=1)  # each (B, out_channels)
+            hidden = norm_silu(self.norm2, hidden, scale, shift)  # silu(norm2(hidden) * (1 + scale) + shift)
         else:
-            hidden = self.norm2(hidden + condition)
-        hidden = self.conv2(nn.functional.silu(hidden))
-        return self.conv_shortcut(x) + hidden
+            hidden = norm_silu(self.norm2, hidden + condition[:, :, None, None])
+        return self.conv_shortcut(x) + self.conv2(hidden)
 
 
 class SelfAttention(nn.Module):
@@ -72,13 +73,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        pixels = self.group_norm(x).flatten(2).transpose(1, 2)  # (B, HW, C)
-        query, key, value = (
-            projection(pixels).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, HW, head_size)
-            for projection in (self.to_q, self.to_k, self.to_v)
-        )
-        attended = nn.functional.scaled_dot_product_attention(query, key, value)
-        attended = self.to_out[0](attended.transpose(1, 2).flatten(2))  # (B, HW, C)
+        pixels = normalised(self.group_norm, x).flatten(2).transpose(1, 2)  # (B, HW, C)
+        attended = self.to_out[0](attend(pixels, [self.to_q, self.to_k, self.to_v], self.heads))  # (B, HW, C)
         return x + attended.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
@@ -228,7 +224,7 @@ class UNet(nn.Module):
         hidden = self.mid_block(skips[-1], time)
         for up in self.up_blocks:
             hidden = up(hidden, time, skips)
-        hidden = self.conv_out(nn.functional.silu(self.conv_norm_out(hidden)))
+        hidden = self.conv_out(norm_silu(self.conv_norm_out, hidden))
         return unfold(hidden, self.patch_size, self.haar)
 
 

@@ -82,8 +82,8 @@ class MuonAndAdamW:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's look ahead
-        directions = orthogonalised(torch.stack([each.flatten(1) for each in ahead]))  # (K, out, in)
-        changes = [each.view(weights[0].shape) for each in directions]
+        directions = orthogonalised(torch.stack([as_matrix(each) for each in ahead]))  # (K, out, in)
+        changes = [as_weight(each, weights[0].shape) for each in directions]
         torch._foreach_mul_(values, 1 - rate * decay)
         torch._foreach_add_(values, changes, alpha=-rate * 0.2 * max(directions.shape[1:]) ** 0.5)
 
@@ -94,13 +94,23 @@ class MuonAndAdamW:
         return self.state[weight]["momentum_buffer"]
 
 
+def as_matrix(weight: Tensor) -> Tensor:
+    """The weight of a layer as (out, in); a convolution's inputs come place by place, as channels last they lie."""
+    return weight.movedim(1, -1).flatten(1)
+
+
+def as_weight(matrix: Tensor, shape: torch.Size) -> Tensor:
+    """Undo `as_matrix`."""
+    return matrix.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+
+
 def orthogonalised(matrices: Tensor) -> Tensor:
     """Bring all singular values of matrices (K, m, n) near 1, in bfloat16: five steps of a Newton-Schulz iteration."""
     a, b, c = QUINTIC
     is_tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if is_tall else matrices).bfloat16()
+    x = (matrices.mT if is_tall else matrices).bfloat16().contiguous()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).float()
