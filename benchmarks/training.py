@@ -75,7 +75,7 @@ def task_of(name: str, parameters: Parameters) -> Task:
         images = torch.randn(IMAGES_DRAWN, 2, generator=random)
     else:
         images = torch.randint(256, (IMAGES_DRAWN, *shape), generator=random, dtype=torch.uint8)
-    return Task(name, rung, images, torch.arange(IMAGES_DRAWN) % 2, parameters.runtime)
+    return Task(name, model, images, torch.arange(IMAGES_DRAWN) % 2, parameters.runtime)
 
 
 def our_rung(task: Task, device: torch.device) -> Rung:
