@@ -176,9 +176,9 @@ def test_points_of_each_class_have_their_colour_and_others_none(of_points):
     for each in drawn.values():
         assert {blue, orange} <= colours_of(each.content)
     assert "blue is outer and orange is inner" in drawn["samples.png"].caption
-    assert [exhibit.file for exhibit in others] == ["samples.png", "previews.png"]
-    for exhibit in others:
-        assert not {blue, orange} & colours_of(exhibit.content)
+    assert [each.file for each in others] == ["samples.png", "previews.png"]
+    for each in others:
+        assert not {blue, orange} & colours_of(each.content)
 
 
 def of_images(classes, per_class):

@@ -467,6 +467,29 @@ def test_judges_that_know_no_labels_stand_between_their_bounds(classifier):
     assert all(row["samples"] == pytest.approx(row["held_out"], rel=0.3) for row in rows)
 
 
+def test_the_interval_counts_samples_of_one_noise_as_one():
+    draws = torch.Generator().manual_seed(3)
+    first, second = torch.randn(12, 4, generator=draws), torch.randn(9, 4, generator=draws)
+    units = torch.arange(12) % 6  # members 0 and 6 start from the same noise, and so on
+    parts = [
+        [kernel_distance(first[units != unit], second) for unit in range(6)],
+        [kernel_distance(first, torch.cat([second[:i], second[i + 1 :]])) for i in range(9)],
+    ]
+    variance = sum((len(part) - 1) * numpy.var(part) for part in parts)
+    low, high = kernel_interval(first, second, units)
+    assert (high - low) / 2 == pytest.approx(1.96 * variance**0.5, rel=1e-6)
+    assert (high + low) / 2 == pytest.approx(kernel_distance(first, second), rel=1e-6)
+
+
+def test_conditional_samples_share_their_noise_in_turn():
+    labels = torch.tensor([0, 0, 0, 1, 1, 1] * 2)
+    seeds = torch.arange(12) // 6
+    judged = Judged({}, {"samples": labels}, {}, seeds, 4, partial(generator, 0))
+    assert judged.units.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
+    alone = Judged({}, {"samples": torch.full((12,), -1)}, {}, seeds, 4, partial(generator, 0))
+    assert alone.units.tolist() == list(range(12))
+
+
 def test_too_few_samples_for_the_features_have_no_frechet_distance(classifier):
     metrics = evaluated(classifier, bars(80, seed=5)[0], sample_count=4 * 8 - 1)
     assert not any(key.startswith("frechet") for key in metrics)

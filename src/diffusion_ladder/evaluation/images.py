@@ -88,22 +88,30 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     return float(within[0] / pairs[0] + within[1] / pairs[1] - 2 * kernel(first, second).mean())
 
 
-def kernel_interval(first: Tensor, second: Tensor) -> tuple[float, float]:
+def kernel_interval(first: Tensor, second: Tensor, units: Tensor | None = None) -> tuple[float, float]:
     """Within which the kernel distance of what the two sets were drawn from lies, with a confidence of 95 per cent.
 
     The estimate with 1.96 standard errors on both sides. The error is the jackknife's of two independent samples (Efron
-    and Stein 1981, "The jackknife estimate of variance"): how the estimate changes when a single member is left out.
+    and Stein 1981, "The jackknife estimate of variance"): how the estimate changes when one independent unit is left out.
 
     Args:
         first, second: (N, D) and (M, D) features; N and M of three or more.
+        units: (N,) the unit that each member of the first belongs to, counted from 0 and of one size: samples that
+            start from the same noise are one. None where each member is one.
     """
     first, second = first.double(), second.double()
     between, estimate, variance = kernel(first, second), kernel_distance(first, second), 0.0
-    for part, sums in ((first, between.sum(dim=1)), (second, between.sum(dim=0))):
-        n, others = len(part), between.numel() // len(part)
-        own = kernel(part, part).sum(dim=1) - kernel_diagonal(part)  # (n,) each member with all others of its set
-        without = (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - 2 * (sums.sum() - sums) / ((n - 1) * others)
-        variance += float(without.var(correction=0)) * (n - 1)
+    alone = torch.arange(len(first)) if units is None else units
+    for part, sums, of in ((first, between.sum(1), alone), (second, between.sum(0), torch.arange(len(second)))):
+        n, others, count = len(part), between.numel() // len(part), int(of.max()) + 1
+        inner, rest = kernel(part, part).fill_diagonal_(0), n - n // count
+        alike = inner * (of[:, None] == of)
+        own, within, cross = (
+            torch.zeros(count, dtype=torch.float64).index_add_(0, of, each)  # (G,) of each unit
+            for each in (inner.sum(dim=1), alike.sum(dim=1), sums)
+        )
+        without = (inner.sum() - 2 * own + within) / (rest * (rest - 1)) - 2 * (sums.sum() - cross) / (rest * others)
+        variance += float(without.var(correction=0)) * (count - 1)
     margin = 1.96 * math.sqrt(variance)
     return estimate - margin, estimate + margin
 
@@ -151,6 +159,13 @@ class Judged:
     def is_conditional(self) -> bool:
         """Whether a class was requested of every sample."""
         return bool((self.labels["samples"] >= 0).all())
+
+    @property
+    def units(self) -> Tensor:
+        """(N,) which samples start from the same noise, and so are no independent ones: those of each class in turn."""
+        classes = len(self.labels["samples"].unique())
+        noises = len(self.seeds) // len(self.seeds.unique()) // classes  # of each sampling seed
+        return self.seeds * noises + torch.arange(len(self.seeds)) % noises
 
     @property
     def answers(self) -> Answers:
@@ -215,7 +230,7 @@ def feature_findings(judged: Judged, settings: ImageEvaluation) -> Findings:
     numbers = {key: value for key, value in curve[-1].items() if key != "size"}
     if settings.sample_count < SAMPLES_PER_FEATURE * features["held_out"].shape[1]:
         numbers = {key: value for key, value in numbers.items() if not key.startswith("frechet_distance")}
-    low, high = kernel_interval(features["samples"], features["held_out"])
+    low, high = kernel_interval(features["samples"], features["held_out"], judged.units)
     numbers |= {"kernel_distance_low": rounded(low), "kernel_distance_high": rounded(high)}
     numbers |= over_seeds("neighbours", lambda some, real: manifold_metrics(some, real, settings.neighbours), sets)
     return Findings(numbers, {"sample_size": curve})
