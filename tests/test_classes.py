@@ -19,7 +19,7 @@ from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.evaluation.cost import evaluate_points_cost
 from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.evaluation.points import evaluate_point_labels, nearest_curve
-from diffusion_ladder.figures import canvas, evaluation, exhibit, process, samples, training, ways
+from diffusion_ladder.figures import canvas, evaluation, exhibit, mosaic, process, samples, training, ways
 from diffusion_ladder.overlays import flatten, for_each_rung, laid_over
 from diffusion_ladder.params.consistency import EMNIST_CLASSES, check_consistency
 from diffusion_ladder.params.figures import Figures
@@ -192,7 +192,7 @@ def of_images(classes, per_class):
 
 def test_of_many_classes_the_two_samplers_are_compared_in_a_column_for_each(monkeypatch):
     shown = []
-    monkeypatch.setattr(style, "mosaic", lambda images, *rest: shown.append((images, rest)) or canvas.blank(9, 9))
+    monkeypatch.setattr(mosaic, "mosaic", lambda images, *rest: shown.append((images, rest)) or canvas.blank(9, 9))
     with canvas.house_style():
         exhibit = samples.comparison_exhibit(of_images(10, 4), FIGURES.model_copy(update={"samples": 80}))
     images, (_, rows, columns, _) = shown[0]

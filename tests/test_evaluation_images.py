@@ -19,6 +19,7 @@ from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.classifier import Judgement, judge, new_classifier, train
 from diffusion_ladder.evaluation.images import (
     Judged,
+    Trial,
     class_balance_distance,
     covariance,
     evaluate_images,
@@ -98,24 +99,14 @@ def classifier():
     return network
 
 
-def findings_of(classifier, samples, labels=None, inception=None, batch_size=256, two_sample=None, **changes):
+def findings_of(classifier, samples, labels=None, inception=None, batch_size=256, **changes):
     (train_images, train_labels), (test, test_labels) = bars(200, seed=0), bars(120, seed=1)
     labels = torch.full((len(samples),), -1) if labels is None else labels
     drawn = {"samples": samples, "labels": labels, "sampling_seed": torch.arange(len(samples)) * 2 // len(samples)}
     data = {"train": train_images, "train_labels": train_labels, "test": test, "test_labels": test_labels}
-    return evaluate_images(
-        drawn,
-        data,
-        IMAGES,
-        classifier,
-        SETTINGS,
-        ["left", "right"],
-        EVALUATION.model_copy(update=changes),
-        partial(generator, 0),
-        batch_size,
-        inception,
-        two_sample,
-    )
+    settings = EVALUATION.model_copy(update=changes)
+    how = ["left", "right"], settings, partial(generator, 0), batch_size, inception
+    return evaluate_images(Trial(drawn, data, IMAGES, classifier, SETTINGS, *how))
 
 
 def evaluated(*arguments, **options):
@@ -506,7 +497,8 @@ def test_many_classes_are_measured_as_two_are():
     settings = EVALUATION.model_copy(
         update={"sample_count": 40, "accuracy_score": AccuracyScore(steps=60, batch_size=16)}
     )
-    found = evaluate_images(drawn, data, IMAGES, network, SETTINGS, list("abcd"), settings, partial(generator, 0))
+    trial = Trial(drawn, data, IMAGES, network, SETTINGS, list("abcd"), settings, partial(generator, 0))
+    found = evaluate_images(trial)
     assert found.numbers["label_accuracy"] > 0.9
     assert found.numbers["classifier_accuracy_score"] > 0.7 > 0.5 > found.numbers["classifier_accuracy_score_ceiling"]
     assert [row["share"] > 0.5 for row in found.tables["confusion"]] == torch.eye(4).bool().flatten().tolist()

@@ -528,9 +528,9 @@ def test_palette_takes_the_nearest_colour():
 def test_clean_images_keep_their_colours_beside_noise():
     """Of six flat colours, none may change much, though noise has all colours there are."""
     flat = random_images(6, 3, 1, 1, seed=0).expand(6, 3, 8, 8)
-    palette = numpy.array(palette.picture_palette(flat, colours=48, greys=16))
-    assert len(palette) <= 48 + 27 + 4
-    distances = ((palette[:, None] - flat[:, :, 0, 0].numpy().astype(int)) ** 2).sum(-1) ** 0.5
+    colours = numpy.array(palette.picture_palette(flat, colours=48, greys=16))
+    assert len(colours) <= 48 + 27 + 4
+    distances = ((colours[:, None] - flat[:, :, 0, 0].numpy().astype(int)) ** 2).sum(-1) ** 0.5
     assert distances.min(0).max() <= 8
     assert len(palette.picture_palette(flat[:, :1], colours=48, greys=16)) == 16
 

@@ -162,7 +162,8 @@ def about_training(model: RungParameters) -> str:
     if training.optimiser == "muon":
         sentences.append(
             "Muon trains the linear layers and the convolutions inside the network, each as a matrix: it makes the"
-            " singular values of every update alike, where AdamW, which trains the rest, scales each weight by itself (parameter `optimiser`)."
+            " singular values of every update alike, where AdamW, which trains the rest, scales each weight by itself"
+            " (parameter `optimiser`)."
         )
     if training.flip:
         sentences.append(
