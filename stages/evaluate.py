@@ -11,7 +11,7 @@ from diffusion_ladder.device import configure
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.bounds import by_seed
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
-from diffusion_ladder.evaluation.cost import Trial, evaluate_images_cost, evaluate_points_cost
+from diffusion_ladder.evaluation.cost import evaluate_images_cost, evaluate_points_cost
 from diffusion_ladder.evaluation.findings import Findings, write_findings
 from diffusion_ladder.evaluation.images import Trial, evaluate_images
 from diffusion_ladder.evaluation.inception import load_inception
