@@ -25,8 +25,8 @@ from diffusion_ladder.evaluation.scores import (
     score_fields,
     spread_timesteps,
 )
+from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.scores import exhibits
-from diffusion_ladder.figures.style import house_style
 from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.score import Score
 from diffusion_ladder.randomness import generator

@@ -13,8 +13,9 @@ from diffusion_ladder.evaluation.bounds import by_seed
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
 from diffusion_ladder.evaluation.cost import evaluate_images_cost, evaluate_points_cost
 from diffusion_ladder.evaluation.findings import Findings, write_findings
-from diffusion_ladder.evaluation.images import evaluate_images
+from diffusion_ladder.evaluation.images import Trial, evaluate_images
 from diffusion_ladder.evaluation.inception import load_inception
+from diffusion_ladder.evaluation.label_free import random_convolutions, whitened
 from diffusion_ladder.evaluation.memorisation import evaluate_memorisation
 from diffusion_ladder.evaluation.points import evaluate_point_labels, evaluate_points
 from diffusion_ladder.params.classifier import Classifier
@@ -49,14 +50,17 @@ def judge_images(stage: Stage, samples: Tensors, data: Tensors, settings: ImageE
         "training": Classifier.model_validate(card["settings"]),
         "class_names": card["class_names"],
     }
-    measuring["two_sample"] = settings.two_sample
     if settings.inception is not None:
         facts["inception_sha256"] = settings.inception.sha256
         measuring["inception"] = load_inception(settings.inception, f"rungs.{stage.key}.evaluation.inception")
     swept = sweep_of(stage.key, data)
-    costs = evaluate_images_cost(**swept, classifier=classifier, normalisation=options["normalisation"])
+    filters = random_convolutions(data["train"].shape[1], options["generator_of"]("filters"))
+    texture = whitened(filters, data["train"])
+    costs = evaluate_images_cost(
+        **swept, classifier=classifier, normalisation=options["normalisation"], texture=texture
+    )
     options |= measuring
-    found = evaluate_images(samples, data, classifier=classifier, settings=settings, **options)
+    found = evaluate_images(Trial(samples, data, classifier=classifier, settings=settings, **options))
     return found | costs | Findings(facts)
 
 

@@ -9,7 +9,8 @@ from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, w
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.evaluation.findings import read_findings
 from diffusion_ladder.figures import evaluation, memorisation, process, samples, training
-from diffusion_ladder.figures.style import RungArtifacts, house_style
+from diffusion_ladder.figures.canvas import house_style
+from diffusion_ladder.figures.exhibit import RungArtifacts
 from diffusion_ladder.forward_process import forward_process
 from diffusion_ladder.params.figures import Figures
 from diffusion_ladder.params.schedule import Schedule

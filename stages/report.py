@@ -8,9 +8,9 @@ from torch import Tensor
 
 from diffusion_ladder.artifacts import read_tensors, write_bytes, write_json, write_text
 from diffusion_ladder.figures import pairs
+from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.ladder import ladder_exhibit
 from diffusion_ladder.figures.samples import COMPARED_SHARE
-from diffusion_ladder.figures.style import house_style
 from diffusion_ladder.params.whole import Parameters, validate
 from diffusion_ladder.report.ladder import step_of
 from diffusion_ladder.report.model_cards import CARDS, place_cards

@@ -19,7 +19,7 @@ from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.evaluation.cost import evaluate_points_cost
 from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.evaluation.points import evaluate_point_labels, nearest_curve
-from diffusion_ladder.figures import evaluation, process, samples, style, training
+from diffusion_ladder.figures import canvas, evaluation, exhibit, mosaic, process, samples, training, ways
 from diffusion_ladder.overlays import flatten, for_each_rung, laid_over
 from diffusion_ladder.params.consistency import EMNIST_CLASSES, check_consistency
 from diffusion_ladder.params.figures import Figures
@@ -97,7 +97,7 @@ def test_guidance_of_points_is_told_by_scale():
     assert first["label_accuracy"] == 1.0
     assert second["label_accuracy"] == pytest.approx(float((labels.flip(0) == labels).double().mean()), abs=1e-5)
     assert {"energy_distance", "energy_distance_std", "outside_tube_share"} < first.keys()
-    with style.house_style():
+    with canvas.house_style():
         exhibit = evaluation.guidance_exhibit(Findings(tables={"guidance": [first, second]}))
     assert "the energy distance from" in exhibit.alt
 
@@ -128,7 +128,7 @@ def artifacts(kept, previews, data, **changes):
         "training_log": {},
         "previews": {"samples": previews, "steps": torch.tensor([1, 2])},
     }
-    return style.RungArtifacts(**values | changes)
+    return exhibit.RungArtifacts(**values | changes)
 
 
 @pytest.fixture
@@ -143,13 +143,13 @@ def of_points():
 
 
 def test_the_way_of_points_takes_the_classes_in_turn(of_points):
-    way = process.reverse_way(of_points, "sampling", 2)
+    way = ways.reverse_way(of_points, "sampling", 2)
     assert way.labels.tolist() == [0, 1] * 20
     assert way.states[-1].norm(dim=1).round().tolist() == [2, 1] * 20
 
 
 def test_films_of_points_have_a_scene_for_each_class(of_points):
-    scenes = process.way_scenes(process.reverse_way(of_points, "sampling", 2), ["outer", "inner"])
+    scenes = process.way_scenes(ways.reverse_way(of_points, "sampling", 2), ["outer", "inner"])
     assert [scene["choices"]["Class"] for scene in scenes] == ["outer", "inner"]
     for scene, radius in zip(scenes, (2, 1), strict=True):
         panel = scene["panels"][0]
@@ -168,17 +168,17 @@ def test_points_of_each_class_have_their_colour_and_others_none(of_points):
     plain = artifacts(
         of_points.samples, of_points.previews["samples"], of_points.data, rung={**of_points.rung, "num_classes": 0}
     )
-    with style.house_style():
+    with canvas.house_style():
         drawn = {exhibit.file: exhibit for exhibit in samples.exhibits(of_points, FIGURES)}
         drawn["previews.png"] = training.previews_exhibit(of_points)
         others = [*samples.exhibits(plain, FIGURES), training.previews_exhibit(plain)]
     assert [*drawn] == ["samples.png", "samples_same_noise.png", "previews.png"]
-    for exhibit in drawn.values():
-        assert {blue, orange} <= colours_of(exhibit.content)
+    for each in drawn.values():
+        assert {blue, orange} <= colours_of(each.content)
     assert "blue is outer and orange is inner" in drawn["samples.png"].caption
-    assert [exhibit.file for exhibit in others] == ["samples.png", "previews.png"]
-    for exhibit in others:
-        assert not {blue, orange} & colours_of(exhibit.content)
+    assert [each.file for each in others] == ["samples.png", "previews.png"]
+    for each in others:
+        assert not {blue, orange} & colours_of(each.content)
 
 
 def of_images(classes, per_class):
@@ -192,8 +192,8 @@ def of_images(classes, per_class):
 
 def test_of_many_classes_the_two_samplers_are_compared_in_a_column_for_each(monkeypatch):
     shown = []
-    monkeypatch.setattr(style, "mosaic", lambda images, *rest: shown.append((images, rest)) or style.blank(9, 9))
-    with style.house_style():
+    monkeypatch.setattr(mosaic, "mosaic", lambda images, *rest: shown.append((images, rest)) or canvas.blank(9, 9))
+    with canvas.house_style():
         exhibit = samples.comparison_exhibit(of_images(10, 4), FIGURES.model_copy(update={"samples": 80}))
     images, (_, rows, columns, _) = shown[0]
     assert images.shape[:2] == (4, 10)  # two images of each class by both samplers

@@ -19,6 +19,7 @@ from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.classifier import Judgement, judge, new_classifier, train
 from diffusion_ladder.evaluation.images import (
     Judged,
+    Trial,
     class_balance_distance,
     covariance,
     evaluate_images,
@@ -98,24 +99,14 @@ def classifier():
     return network
 
 
-def findings_of(classifier, samples, labels=None, inception=None, batch_size=256, two_sample=None, **changes):
+def findings_of(classifier, samples, labels=None, inception=None, batch_size=256, **changes):
     (train_images, train_labels), (test, test_labels) = bars(200, seed=0), bars(120, seed=1)
     labels = torch.full((len(samples),), -1) if labels is None else labels
     drawn = {"samples": samples, "labels": labels, "sampling_seed": torch.arange(len(samples)) * 2 // len(samples)}
     data = {"train": train_images, "train_labels": train_labels, "test": test, "test_labels": test_labels}
-    return evaluate_images(
-        drawn,
-        data,
-        IMAGES,
-        classifier,
-        SETTINGS,
-        ["left", "right"],
-        EVALUATION.model_copy(update=changes),
-        partial(generator, 0),
-        batch_size,
-        inception,
-        two_sample,
-    )
+    settings = EVALUATION.model_copy(update=changes)
+    how = ["left", "right"], settings, partial(generator, 0), batch_size, inception
+    return evaluate_images(Trial(drawn, data, IMAGES, classifier, SETTINGS, *how))
 
 
 def evaluated(*arguments, **options):
@@ -467,6 +458,29 @@ def test_judges_that_know_no_labels_stand_between_their_bounds(classifier):
     assert all(row["samples"] == pytest.approx(row["held_out"], rel=0.3) for row in rows)
 
 
+def test_the_interval_counts_samples_of_one_noise_as_one():
+    draws = torch.Generator().manual_seed(3)
+    first, second = torch.randn(12, 4, generator=draws), torch.randn(9, 4, generator=draws)
+    units = torch.arange(12) % 6  # members 0 and 6 start from the same noise, and so on
+    parts = [
+        [kernel_distance(first[units != unit], second) for unit in range(6)],
+        [kernel_distance(first, torch.cat([second[:i], second[i + 1 :]])) for i in range(9)],
+    ]
+    variance = sum((len(part) - 1) * numpy.var(part) for part in parts)
+    low, high = kernel_interval(first, second, units)
+    assert (high - low) / 2 == pytest.approx(1.96 * variance**0.5, rel=1e-6)
+    assert (high + low) / 2 == pytest.approx(kernel_distance(first, second), rel=1e-6)
+
+
+def test_conditional_samples_share_their_noise_in_turn():
+    labels = torch.tensor([0, 0, 0, 1, 1, 1] * 2)
+    seeds = torch.arange(12) // 6
+    judged = Judged({}, {"samples": labels}, {}, seeds, 4, partial(generator, 0))
+    assert judged.units.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
+    alone = Judged({}, {"samples": torch.full((12,), -1)}, {}, seeds, 4, partial(generator, 0))
+    assert alone.units.tolist() == list(range(12))
+
+
 def test_too_few_samples_for_the_features_have_no_frechet_distance(classifier):
     metrics = evaluated(classifier, bars(80, seed=5)[0], sample_count=4 * 8 - 1)
     assert not any(key.startswith("frechet") for key in metrics)
@@ -483,7 +497,8 @@ def test_many_classes_are_measured_as_two_are():
     settings = EVALUATION.model_copy(
         update={"sample_count": 40, "accuracy_score": AccuracyScore(steps=60, batch_size=16)}
     )
-    found = evaluate_images(drawn, data, IMAGES, network, SETTINGS, list("abcd"), settings, partial(generator, 0))
+    trial = Trial(drawn, data, IMAGES, network, SETTINGS, list("abcd"), settings, partial(generator, 0))
+    found = evaluate_images(trial)
     assert found.numbers["label_accuracy"] > 0.9
     assert found.numbers["classifier_accuracy_score"] > 0.7 > 0.5 > found.numbers["classifier_accuracy_score_ceiling"]
     assert [row["share"] > 0.5 for row in found.tables["confusion"]] == torch.eye(4).bool().flatten().tolist()

@@ -26,8 +26,8 @@ from diffusion_ladder.evaluation.points import (
     two_sample_p_value,
     wasserstein_2,
 )
+from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.evaluation import exhibits
-from diffusion_ladder.figures.style import house_style
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.randomness import generator
 

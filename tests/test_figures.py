@@ -22,7 +22,21 @@ from PIL import Image
 
 from diffusion_ladder.artifacts import read_tensors, write_json, write_table, write_tensors, write_text
 from diffusion_ladder.diffusion.schedules import make_schedule
-from diffusion_ladder.figures import evaluation, pairs, process, samples, style, training
+from diffusion_ladder.figures import (
+    canvas,
+    encoding,
+    evaluation,
+    exhibit,
+    mosaic,
+    pairs,
+    palette,
+    points,
+    process,
+    samples,
+    strips,
+    training,
+    ways,
+)
 from diffusion_ladder.randomness import generator
 
 MODELS = ("circles", "mnist_scratch", "faces")
@@ -34,7 +48,7 @@ SCHEDULE = {
     "rescale_betas_zero_snr": False,
     "prediction_type": "epsilon",
 }
-GREEN = tuple(round(255 * part) for part in to_rgb(style.TRACKED))
+GREEN = tuple(round(255 * part) for part in to_rgb(palette.TRACKED))
 
 # Draws several rungs in one process, and says whether pyplot, with its global state, was imported.
 RENDER = """
@@ -131,7 +145,7 @@ def test_a_matrix_of_confusions_shades_and_writes_the_shares():
         for i in range(3)
         for j in range(3)
     ]
-    with style.house_style():
+    with canvas.house_style():
         figure = evaluation.confusion_figure(rows)
     samples, real = figure.axes
     assert [text.get_text() for text in samples.texts] == ["90", "0", "0", "10", "90", "0", "10", "0", "90"]
@@ -333,8 +347,8 @@ def test_forward_process_is_drawn_from_the_equation(rendered):
     epsilon = torch.randn((8, 2), generator=generator(0, "render", "circles", "forward"))[0]
     alpha_bar = numpy.cumprod(1 - numpy.linspace(1e-4, 0.01, 1000))
     pixels = pixels_of(rendered[0], "circles", "forward.png")
-    with style.house_style():
-        figure = process.contact_sheet(torch.zeros(50, 1, 2), range(20, 1001, 20), torch.zeros(1, 2), "", True)
+    with canvas.house_style():
+        figure = points.contact_sheet(torch.zeros(50, 1, 2), range(20, 1001, 20), torch.zeros(1, 2), "", True)
     for axes, t in zip(figure.axes[:50], range(20, 1001, 20), strict=True):
         x_t = alpha_bar[t - 1] ** 0.5 * x_0 + (1 - alpha_bar[t - 1]) ** 0.5 * epsilon
         expected_x, expected_y = axes.transData.transform(x_t.numpy())
@@ -354,7 +368,7 @@ def test_grid_shows_the_samples_pixel_by_pixel(rendered, model, classes):
     rows = drawn.unflatten(0, (classes, -1))[:, : 24 // classes]  # (classes, n, channels, h, w)
     pixels = pixels_of(rendered[0], model, "samples.png")
     titles = ["female", "male"] if classes == 2 else []
-    layout = style.layout_of(rows, 12 if classes == 2 else 6, titles, [], None)
+    layout = mosaic.layout_of(rows, 12 if classes == 2 else 6, titles, [], None)
     scale = layout.tile_width // 8
     assert pixels.shape[:2] == layout.size[::-1]
     for row in range(classes):
@@ -373,7 +387,7 @@ def test_previews_stand_below_each_other_from_the_first_to_the_last(rendered, mo
     previews = read_tensors(rendered[0] / f"data/samples/{model}.previews.safetensors")["samples"]
     classes = ["female"] * 4 + ["male"] * 4 if model == "faces" else []
     titles = [f"step {step}" for step in (3, 10, 30)]
-    layout = style.layout_of(previews, style.scale_of(previews), titles, classes, None)
+    layout = mosaic.layout_of(previews, mosaic.scale_of(previews), titles, classes, None)
     pixels = pixels_of(rendered[0], model, "previews.png")
     assert pixels.shape[:2] == layout.size[::-1]
     means = []
@@ -393,13 +407,13 @@ def test_bins_of_timesteps_are_those_of_the_log(T):
 
 
 def test_forward_sheet_has_fifty_panels_by_default():
-    assert process.forward_timesteps(1000, 20) == list(range(20, 1001, 20))
-    assert len(process.forward_timesteps(1000, 50)) == 20
+    assert ways.forward_timesteps(1000, 20) == list(range(20, 1001, 20))
+    assert len(ways.forward_timesteps(1000, 50)) == 20
 
 
 @given(T=st.integers(2, 3000), every=st.integers(1, 200))
 def test_forward_timesteps_reach_the_end_in_equal_steps(T, every):
-    timesteps = process.forward_timesteps(T, every)
+    timesteps = ways.forward_timesteps(T, every)
     gaps = numpy.diff([0, *timesteps])
     assert timesteps[-1] == T
     assert (gaps[:-1] == every).all()
@@ -408,7 +422,7 @@ def test_forward_timesteps_reach_the_end_in_equal_steps(T, every):
 
 @given(count=st.integers(1, 1000), limit=st.integers(1, 60))
 def test_spread_keeps_the_first_and_at_most_so_many(count, limit):
-    chosen = process.spread(count, limit)
+    chosen = ways.spread(count, limit)
     assert len(chosen) == min(count, limit)
     assert chosen[0] == 0
     assert limit == 1 or chosen[-1] == count - 1
@@ -420,43 +434,43 @@ def test_spread_keeps_the_first_and_at_most_so_many(count, limit):
 def test_contact_sheet_of_another_length(T, panels):
     schedule = make_schedule("linear", T, 1e-4, 0.01)
     x_0, epsilon = torch.randn(2, 30, 2, generator=torch.Generator().manual_seed(0))
-    timesteps = process.forward_timesteps(T, 20)
-    states = process.forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)
+    timesteps = ways.forward_timesteps(T, 20)
+    states = ways.forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)
     alpha_bar = numpy.cumprod(1 - numpy.linspace(1e-4, 0.01, T))[numpy.array(timesteps) - 1, None, None]
     expected = alpha_bar**0.5 * x_0.numpy() + (1 - alpha_bar) ** 0.5 * epsilon.numpy()
     numpy.testing.assert_allclose(states.numpy(), expected, rtol=1e-5, atol=1e-6)
-    with style.house_style():
-        figure = process.contact_sheet(states, timesteps, x_0, "data", clean_first=True)
-        style.rasterise(figure)
+    with canvas.house_style():
+        figure = points.contact_sheet(states, timesteps, x_0, "data", clean_first=True)
+        canvas.rasterise(figure)
     assert len(figure.axes) == panels + 2
     assert figure.axes[panels - 1].get_title(loc="left") == f"t = {T}"
 
 
 def test_tracked_point_leaves_a_trail_in_animations():
     path = torch.stack([torch.linspace(-2, 2, 6), torch.zeros(6)], dim=1)[:, None]  # (6, 1, 2)
-    with style.house_style():
-        frames = list(process.points_frames({"points": path}, range(6)))
-    trail = tuple(round(255 * part) for part in to_rgb(style.TRAIL))
+    with canvas.house_style():
+        frames = list(points.points_frames({"points": path}, range(6)))
+    trail = tuple(round(255 * part) for part in to_rgb(palette.TRAIL))
     lengths = [(numpy.asarray(frame.convert("RGB")) == trail).all(-1).sum() for frame in frames]
     assert lengths[0] == 0
     assert (numpy.diff(lengths) > 0).all()
     columns = [(numpy.asarray(frame.convert("RGB")) == GREEN).all(-1).nonzero()[1].mean() for frame in frames]
-    assert numpy.diff(columns) == pytest.approx(0.8 / (2 * process.LIMIT) * process.ANIMATED_PANEL, abs=1)
+    assert numpy.diff(columns) == pytest.approx(0.8 / (2 * points.LIMIT) * points.ANIMATED_PANEL, abs=1)
 
 
 def test_animations_rest_on_their_ends():
-    assert process.durations(5, 10) == [700, 100, 100, 100, 2000]
-    assert [len(process.durations(frames, 8)) for frames in (1, 2, 3)] == [1, 2, 3]
+    assert ways.durations(5, 10) == [700, 100, 100, 100, 2000]
+    assert [len(ways.durations(frames, 8)) for frames in (1, 2, 3)] == [1, 2, 3]
 
 
 def test_reverse_strip_has_predictions_below_states():
     states, predicted = random_images(2, 5, 3, 1, 8, 8, seed=0)  # (F, K, ...) each
-    with style.house_style():
-        way = process.Way("a sampler", [1000, 750, 500, 250, 0], states, predicted)
-        figure, _ = process.reverse_strip(way, ["", "", ""])
-        pixels = numpy.asarray(style.rasterise(figure))
+    with canvas.house_style():
+        way = ways.Way("a sampler", [1000, 750, 500, 250, 0], states, predicted)
+        figure, _ = strips.reverse_strip(way, ["", "", ""])
+        pixels = numpy.asarray(canvas.rasterise(figure))
     titles = ["noisy", "predicted"] * 3
-    layout = style.layout_of(torch.zeros(6, 5, 1, 8, 8), 16, titles, ["t"] * 5, 2)
+    layout = mosaic.layout_of(torch.zeros(6, 5, 1, 8, 8), 16, titles, ["t"] * 5, 2)
     for sample in range(3):
         for frame in range(5):
             for row, images in ((2 * sample, states), (2 * sample + 1, predicted)):
@@ -466,9 +480,9 @@ def test_reverse_strip_has_predictions_below_states():
 
 def test_first_examples_are_of_different_classes():
     labels = torch.tensor([3, 3, 1, 3, 2, 1])
-    assert process.first_of_each_class(labels, 3) == [2, 4, 0]
-    assert process.first_of_each_class(labels, 5) == [2, 4, 0, 5, 1]
-    assert process.first_of_each_class(labels, 100) == [2, 4, 0, 5, 1, 3]
+    assert strips.first_of_each_class(labels, 3) == [2, 4, 0]
+    assert strips.first_of_each_class(labels, 5) == [2, 4, 0, 5, 1]
+    assert strips.first_of_each_class(labels, 100) == [2, 4, 0, 5, 1, 3]
 
 
 @given(count=st.integers(1, 60), columns=st.integers(1, 20), groups=st.integers(1, 4))
@@ -497,7 +511,7 @@ def test_palette_changes_no_pixel_of_a_picture_in_its_colours(colours):
     palette = [(int(value) >> 16, int(value) >> 8 & 255, int(value) & 255) for value in palette]
     pixels = numpy.array(palette, dtype=numpy.uint8)[random.integers(colours, size=(20, 30))]
     image = Image.fromarray(pixels)
-    for converted in (style.with_palette(image, palette), Image.open(io.BytesIO(style.encode_png(image)))):
+    for converted in (palette.with_palette(image, palette), Image.open(io.BytesIO(encoding.encode_png(image)))):
         assert converted.mode == "P"
         assert (numpy.asarray(converted.convert("RGB")) == pixels).all()
 
@@ -506,7 +520,7 @@ def test_palette_takes_the_nearest_colour():
     random = numpy.random.default_rng(0)
     pixels = random.integers(256, size=(9, 11, 3), dtype=numpy.uint8)
     palette = [tuple(map(int, colour)) for colour in random.integers(256, size=(40, 3))]
-    shown = numpy.asarray(style.with_palette(Image.fromarray(pixels), palette).convert("RGB")).astype(int)
+    shown = numpy.asarray(palette.with_palette(Image.fromarray(pixels), palette).convert("RGB")).astype(int)
     distances = ((pixels[:, :, None].astype(int) - numpy.array(palette)) ** 2).sum(-1)  # (9, 11, 40)
     assert (((shown - pixels) ** 2).sum(-1) == distances.min(-1)).all()
 
@@ -514,17 +528,17 @@ def test_palette_takes_the_nearest_colour():
 def test_clean_images_keep_their_colours_beside_noise():
     """Of six flat colours, none may change much, though noise has all colours there are."""
     flat = random_images(6, 3, 1, 1, seed=0).expand(6, 3, 8, 8)
-    palette = numpy.array(style.picture_palette(flat, colours=48, greys=16))
-    assert len(palette) <= 48 + 27 + 4
-    distances = ((palette[:, None] - flat[:, :, 0, 0].numpy().astype(int)) ** 2).sum(-1) ** 0.5
+    colours = numpy.array(palette.picture_palette(flat, colours=48, greys=16))
+    assert len(colours) <= 48 + 27 + 4
+    distances = ((colours[:, None] - flat[:, :, 0, 0].numpy().astype(int)) ** 2).sum(-1) ** 0.5
     assert distances.min(0).max() <= 8
-    assert len(style.picture_palette(flat[:, :1], colours=48, greys=16)) == 16
+    assert len(palette.picture_palette(flat[:, :1], colours=48, greys=16)) == 16
 
 
 def test_house_style_leaves_no_trace():
     before = dict(matplotlib.rcParams)
-    with style.house_style():
-        assert matplotlib.rcParams["font.size"] == style.TEXT_SIZE
+    with canvas.house_style():
+        assert matplotlib.rcParams["font.size"] == canvas.TEXT_SIZE
     assert dict(matplotlib.rcParams) == before
 
 
@@ -537,12 +551,12 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize(
     ("dark", "light", "ratio"),
     [
-        (style.INK, "white", 4.5),
-        (style.GREY_INK, "white", 4.5),
-        (style.BLUE, "white", 4.5),
-        (style.TRACKED_EDGE, style.CROWD, 3),
-        (style.TRACKED_EDGE, style.TRACKED, 3),
-        (style.CROWD, "white", 3),
+        (palette.INK, "white", 4.5),
+        (palette.GREY_INK, "white", 4.5),
+        (palette.BLUE, "white", 4.5),
+        (palette.TRACKED_EDGE, palette.CROWD, 3),
+        (palette.TRACKED_EDGE, palette.TRACKED, 3),
+        (palette.CROWD, "white", 3),
     ],
 )
 def test_contrast_does_not_depend_on_hue(dark, light, ratio):
@@ -563,9 +577,9 @@ def test_smoothing():
 @pytest.mark.parametrize("T", [2, 10, 1000])
 def test_schedule_figure_states_what_is_left_of_the_signal(name, T):
     schedule = make_schedule(name, T, 1e-4, 0.01)
-    with style.house_style():
+    with canvas.house_style():
         figure = training.schedule_figure(schedule)
-        style.rasterise(figure)
+        canvas.rasterise(figure)
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert any(f"= {float(schedule.alpha_bar[-1]) ** 0.5:.3g}" in text for text in texts)
     crossing = process.schedule_crossing(schedule)
@@ -575,23 +589,23 @@ def test_schedule_figure_states_what_is_left_of_the_signal(name, T):
 
 def test_schedule_figure_of_zero_terminal_signal():
     schedule = make_schedule("linear", 100, 1e-4, 0.01, rescale_betas_zero_snr=True)
-    with style.house_style():
+    with canvas.house_style():
         figure = training.schedule_figure(schedule)
-        style.rasterise(figure)
+        canvas.rasterise(figure)
     assert len(figure.axes[2].lines[0].get_xdata()) == 99
 
 
 def test_samplers_have_names():
     facts = {"sampler": "diffusers_ddim", "nfe": 100, "guidance_scale": 2.5}
-    assert style.sampler_title(facts) == "diffusers DDIM, 100 evaluations, guidance 2.5"
-    assert style.sampler_title({"sampler": "heun", "nfe": 9, "guidance_scale": 1.0}) == "Heun, 9 evaluations"
+    assert exhibit.sampler_title(facts) == "diffusers DDIM, 100 evaluations, guidance 2.5"
+    assert exhibit.sampler_title({"sampler": "heun", "nfe": 9, "guidance_scale": 1.0}) == "Heun, 9 evaluations"
 
 
 def test_samples_of_the_same_noise_stand_above_each_other():
     shades = {"first": 40, "second": 200}
     sets = {title: torch.full((4, 1, 8, 8), shade, dtype=torch.uint8) for title, shade in shades.items()}
     alone = {"points": {"a": torch.zeros(4, 2), "b": torch.zeros(4, 2)}, "one": {"a": sets["first"]}}
-    with style.house_style():
+    with canvas.house_style():
         (exhibit,) = pairs.exhibits({"digits": sets, **alone}, 3)
     assert exhibit.file == "same_noise_digits.png"
     assert "The first 3 samples of each" in exhibit.caption
@@ -603,7 +617,7 @@ def test_samples_of_the_same_noise_stand_above_each_other():
 
 def test_held_out_data_that_are_synthetic_are_marked_as_such():
     groups = torch.full((2, 6, 3, 32, 32), 250, dtype=torch.uint8)
-    with style.house_style():
+    with canvas.house_style():
         real, marked = (samples.encode_grid(groups, ["one", "other"], 2, synthetic) for synthetic in (False, True))
     one, other = (numpy.asarray(Image.open(io.BytesIO(content)).convert("L")).astype(int) for content in (real, marked))
     assert (numpy.abs(one - other) > 10).mean() > 0.02

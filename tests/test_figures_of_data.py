@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.data import BEFORE_SIDE, GAP, crop_exhibit, exhibits
-from diffusion_ladder.figures.style import house_style
 
 
 def card(kind="portraits", synthetic=False, **pictures):

@@ -18,8 +18,8 @@ from diffusion_ladder.evaluation.memorisation import (
     nearest,
     suspects,
 )
+from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.memorisation import exhibits
-from diffusion_ladder.figures.style import house_style
 from diffusion_ladder.params.evaluation import Memorisation
 from diffusion_ladder.randomness import generator
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.device import choose_attention
 from diffusion_ladder.networks import mlp, unet
 from diffusion_ladder.networks.embeddings import fold, sinusoidal_embedding, unfold
 from diffusion_ladder.params.network import DiffusersUNetNetwork, MLPNetwork, UNetNetwork
-from diffusion_ladder.rungs import build_network
+from diffusion_ladder.params.schedule import Schedule
+from diffusion_ladder.rungs import Rung, build_network, build_scheduler, load_rung, save_rung
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 repair_torchvision()
@@ -224,3 +226,15 @@ def test_a_compiled_network_keeps_the_names_of_its_weights_and_its_answers():
     assert list(network.state_dict()) == names
     assert (answers[0] - answers[1]).norm() < 0.03 * answers[0].norm()  # the norms are rounded otherwise
     assert not torch.equal(answers[0], torch.zeros_like(answers[0]))
+
+
+def test_what_save_rung_writes_is_all_that_load_rung_needs(tmp_path):
+    settings = MLPNetwork(name="mlp", hidden_size=8, hidden_layers=1, time_embedding_size=8)
+    schedule = Schedule(name="linear", T=10, beta_start=1e-4, beta_end=0.01, prediction_type="epsilon")
+    plane = Normalisation((0.5, 1.0), (2.0, 3.0), bytes=False)
+    rung = Rung("toy", "toy", build_network(settings, (2,), None, 0, "toy"), settings, schedule, (2,), 0, None, plane)
+    save_rung(rung, tmp_path / "toy", build_scheduler("ddpm", schedule), {})
+    loaded = load_rung(tmp_path / "toy")
+    assert (loaded.normalisation, loaded.schedule, loaded.settings) == (plane, schedule, settings)
+    for name, weight in rung.network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], weight)

@@ -21,7 +21,7 @@ from diffusion_ladder.evaluation.scores import (
     spread_timesteps,
 )
 from diffusion_ladder.figures import scores as figures
-from diffusion_ladder.figures.style import house_style
+from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.page import build_pages

@@ -17,6 +17,7 @@ from diffusion_ladder.evaluation.bounds import GeneratorOf, averages, by_seed, e
 from diffusion_ladder.evaluation.classifier import Classifier, judge
 from diffusion_ladder.evaluation.findings import Findings, Rows
 from diffusion_ladder.evaluation.images import kernel_distance
+from diffusion_ladder.evaluation.label_free import Extractor
 from diffusion_ladder.evaluation.labels import label_accuracy
 from diffusion_ladder.evaluation.points import TUBE_DEVIATIONS, curve_distances, energy_distance, nearest_curve
 
@@ -181,20 +182,29 @@ def evaluate_images_cost(
     held_out: Tensor,
     classifier: Classifier,
     normalisation: Normalisation,
+    texture: Extractor | None = None,
     batch_size: int = 256,
 ) -> Findings:
-    """The kernel distance of images against the evaluations that they took, and what guidance does to classes.
+    """The kernel distances of images against the evaluations that they took, and what guidance does to classes.
+
+    The classifier's features know what is shown, and look past grain, which is what few evaluations leave.
 
     Args:
         swept, facts, own: see `Drawn`; samples are images (settings, S N, C, H, W) uint8.
         held_out: (M, C, H, W) uint8.
+        texture: features of grain (evaluation/label_free.py), by which a second distance is measured.
         batch_size: images per call of the classifier; doesn't change the numbers.
     """
     seeds = swept["sampling_seed"]
-    real = [judge(classifier, held_out, normalisation, batch_size).features] * len(seeds.unique())
+    count = len(seeds.unique())
+    real = [judge(classifier, held_out, normalisation, batch_size).features] * count
+    grain = [texture(held_out)] * count if texture else []
 
     def measure(images: Tensor) -> tuple[Row, Tensor]:
         seen = judge(classifier, images, normalisation, batch_size)
-        return distances("kernel_distance", seen.features, seeds, kernel_distance, real), seen.predictions
+        row = distances("kernel_distance", seen.features, seeds, kernel_distance, real)
+        if texture:
+            row |= distances("texture_kernel_distance", texture(images), seeds, kernel_distance, grain)
+        return row, seen.predictions
 
     return measured_sweep(Drawn(swept, facts, own), measure)

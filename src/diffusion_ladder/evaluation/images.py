@@ -37,7 +37,7 @@ from diffusion_ladder.evaluation.manifolds import manifold_metrics
 from diffusion_ladder.evaluation.spectrum import noise_level, spectrum_ratios, spectrum_rows
 from diffusion_ladder.evaluation.two_sample import two_sample_accuracy
 from diffusion_ladder.params.classifier import Classifier as Settings
-from diffusion_ladder.params.evaluation import ImageEvaluation, TwoSampleTest
+from diffusion_ladder.params.evaluation import AccuracyScore, ImageEvaluation, TwoSampleTest
 
 SAMPLES_PER_FEATURE = 4  # a covariance of d features needs well over d samples
 
@@ -88,22 +88,31 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     return float(within[0] / pairs[0] + within[1] / pairs[1] - 2 * kernel(first, second).mean())
 
 
-def kernel_interval(first: Tensor, second: Tensor) -> tuple[float, float]:
+def kernel_interval(first: Tensor, second: Tensor, units: Tensor | None = None) -> tuple[float, float]:
     """Within which the kernel distance of what the two sets were drawn from lies, with a confidence of 95 per cent.
 
     The estimate with 1.96 standard errors on both sides. The error is the jackknife's of two independent samples (Efron
-    and Stein 1981, "The jackknife estimate of variance"): how the estimate changes when a single member is left out.
+    and Stein 1981, "The jackknife estimate of variance"): how the estimate changes without one
+    independent unit.
 
     Args:
         first, second: (N, D) and (M, D) features; N and M of three or more.
+        units: (N,) the unit that each member of the first belongs to, counted from 0 and of one size: samples that
+            start from the same noise are one. None where each member is one.
     """
     first, second = first.double(), second.double()
     between, estimate, variance = kernel(first, second), kernel_distance(first, second), 0.0
-    for part, sums in ((first, between.sum(dim=1)), (second, between.sum(dim=0))):
-        n, others = len(part), between.numel() // len(part)
-        own = kernel(part, part).sum(dim=1) - kernel_diagonal(part)  # (n,) each member with all others of its set
-        without = (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - 2 * (sums.sum() - sums) / ((n - 1) * others)
-        variance += float(without.var(correction=0)) * (n - 1)
+    alone = torch.arange(len(first)) if units is None else units
+    for part, sums, of in ((first, between.sum(1), alone), (second, between.sum(0), torch.arange(len(second)))):
+        n, others, count = len(part), between.numel() // len(part), int(of.max()) + 1
+        inner, rest = kernel(part, part).fill_diagonal_(0), n - n // count
+        alike = inner * (of[:, None] == of)
+        own, within, cross = (
+            torch.zeros(count, dtype=torch.float64).index_add_(0, of, each)  # (G,) of each unit
+            for each in (inner.sum(dim=1), alike.sum(dim=1), sums)
+        )
+        without = (inner.sum() - 2 * own + within) / (rest * (rest - 1)) - 2 * (sums.sum() - cross) / (rest * others)
+        variance += float(without.var(correction=0)) * (count - 1)
     margin = 1.96 * math.sqrt(variance)
     return estimate - margin, estimate + margin
 
@@ -153,6 +162,13 @@ class Judged:
         return bool((self.labels["samples"] >= 0).all())
 
     @property
+    def units(self) -> Tensor:
+        """(N,) which samples start from the same noise, and so are no independent ones: those of each class in turn."""
+        classes = len(self.labels["samples"].unique())
+        noises = len(self.seeds) // len(self.seeds.unique()) // classes  # of each sampling seed
+        return self.seeds * noises + torch.arange(len(self.seeds)) % noises
+
+    @property
     def answers(self) -> Answers:
         """The classes that were meant and found; those of training images don't matter."""
         names = ("samples", "held_out", "noise")
@@ -169,31 +185,48 @@ class Judged:
         return averages(name, by_seed(values["samples"], self.seeds), values["held_out"], values["noise"])
 
 
-def let_judge(
-    samples: Mapping[str, Tensor],
-    data: Mapping[str, Tensor],
-    normalisation: Normalisation,
-    classifier: Classifier,
-    num_classes: int,
-    size: int,
-    generator_of: GeneratorOf,
-    batch_size: int,
-) -> Judged:
-    """Show the classifier the samples, all held-out images, and of training images and noise as many as are needed.
+@dataclass(frozen=True)
+class Trial:
+    """What is judged, and by what.
 
-    The arguments are those of `evaluate_images`.
+    Attributes:
+        samples: `samples`, uint8 (S N, C, H, W), `labels` (S N,), -1 where nothing was requested, and `sampling_seed`.
+        data: `train`, `test`, uint8 (N, C, H, W), `train_labels` and `test_labels` (N,).
+        classifier: the judge; on its device everything is computed.
+        training: how it was trained, for others like it.
+        class_names: of its classes.
+        generator_of: the generators of all that is drawn.
+        batch_size: images per call of the classifier; doesn't change the numbers.
+        inception: that network, where its weights are given.
     """
-    seeds = samples["sampling_seed"]
+
+    samples: Mapping[str, Tensor]
+    data: Mapping[str, Tensor]
+    normalisation: Normalisation
+    classifier: Classifier
+    training: Settings
+    class_names: Sequence[str]
+    settings: ImageEvaluation
+    generator_of: GeneratorOf
+    batch_size: int = 256
+    inception: nn.Module | None = None
+
+
+def let_judge(trial: Trial) -> Judged:
+    """Show the classifier the samples, all held-out images, and of training images and noise as many as are needed."""
+    samples, data, generator_of = trial.samples, trial.data, trial.generator_of
+    seeds, size = samples["sampling_seed"], trial.settings.sample_count
     pool = size * len(seeds.unique())  # as many as the seeds can use: judging more would be in vain
     train, train_labels = (
         subsets(data[name], min(pool, len(data[name])), 1, generator_of("train"))[0]
         for name in ("train", "train_labels")
     )
-    noise = noise_like(data["test"], pool, normalisation, generator_of("noise"))
+    noise = noise_like(data["test"], pool, trial.normalisation, generator_of("noise"))
     images = {"samples": samples["samples"], "train": train, "noise": noise, "held_out": data["test"]}
     labels = {"samples": samples["labels"], "train": train_labels, "held_out": data["test_labels"]}
-    labels["noise"] = torch.arange(pool) % num_classes
-    seen = {name: judge(classifier, batch, normalisation, batch_size) for name, batch in images.items()}
+    labels["noise"] = torch.arange(pool) % len(trial.class_names)
+    how = trial.normalisation, trial.batch_size
+    seen = {name: judge(trial.classifier, batch, *how) for name, batch in images.items()}
     return Judged(images, labels, seen, seeds, size, generator_of)
 
 
@@ -215,7 +248,7 @@ def feature_findings(judged: Judged, settings: ImageEvaluation) -> Findings:
     numbers = {key: value for key, value in curve[-1].items() if key != "size"}
     if settings.sample_count < SAMPLES_PER_FEATURE * features["held_out"].shape[1]:
         numbers = {key: value for key, value in numbers.items() if not key.startswith("frechet_distance")}
-    low, high = kernel_interval(features["samples"], features["held_out"])
+    low, high = kernel_interval(features["samples"], features["held_out"], judged.units)
     numbers |= {"kernel_distance_low": rounded(low), "kernel_distance_high": rounded(high)}
     numbers |= over_seeds("neighbours", lambda some, real: manifold_metrics(some, real, settings.neighbours), sets)
     return Findings(numbers, {"sample_size": curve})
@@ -282,19 +315,7 @@ def two_sample_findings(judged: Judged, how: TwoSampleTest, device: torch.device
     return Findings(numbers | {"two_sample_null_std": rounded(0.5 / math.sqrt(2 * judged.size))})
 
 
-def evaluate_images(
-    samples: Mapping[str, Tensor],
-    data: Mapping[str, Tensor],
-    normalisation: Normalisation,
-    classifier: Classifier,
-    training: Settings,
-    class_names: Sequence[str],
-    settings: ImageEvaluation,
-    generator_of: GeneratorOf,
-    batch_size: int = 256,
-    inception: nn.Module | None = None,
-    two_sample: TwoSampleTest | None = None,
-) -> Findings:
+def evaluate_images(trial: Trial) -> Findings:
     """Everything that is measured of images; each number with its floor and ceiling (see evaluation/bounds.py).
 
     - frechet_distance and kernel_distance of the classifier's features from those of held-out images, with the table
@@ -311,28 +332,25 @@ def evaluate_images(
     - random_convolution_frechet_distance and pixel_component_frechet_distance, of features that know no labels;
     - high_frequency_ratio, two_pixel_ratio and noise_level, with the table spectrum;
     - two_sample_accuracy, where it is said how that test's network is trained.
-
-    Args:
-        samples: `samples`, uint8 (S N, C, H, W), `labels` (S N,), -1 where nothing was requested, and `sampling_seed`.
-        data: `train`, `test`, uint8 (N, C, H, W), `train_labels` and `test_labels` (N,).
-        training: how the classifier was trained, for others like it.
-        class_names: of the classifier's classes.
-        batch_size: images per call of the classifier; doesn't change the numbers.
     """
-    size, count = settings.sample_count, len(class_names)
-    judged = let_judge(samples, data, normalisation, classifier, count, size, generator_of, batch_size)
-    device = next(classifier.parameters()).device
-    findings = feature_findings(judged, settings) | class_findings(judged, class_names)
+    judged, settings = let_judge(trial), trial.settings
+    device = next(trial.classifier.parameters()).device
+    findings = feature_findings(judged, settings) | class_findings(judged, trial.class_names)
     if judged.is_conditional:
-        findings |= label_findings(judged.answers, class_names)
+        findings |= label_findings(judged.answers, trial.class_names)
     if judged.is_conditional and settings.accuracy_score is not None:
-        images, labels = judged.equal_sets(judged.images), judged.equal_sets(judged.labels)
-        test = judged.images["held_out"], judged.labels["held_out"]
-        training = training.model_copy(update=settings.accuracy_score.model_dump())
-        score = accuracy_score(images, labels, test, count, normalisation, training, generator_of, device)
-        findings |= Findings(score)
-    if inception is not None:
-        findings |= inception_findings(judged, inception, device)
-    if two_sample is not None:
-        findings |= two_sample_findings(judged, two_sample, device)
+        findings |= accuracy_findings(judged, trial, settings.accuracy_score, device)
+    if trial.inception is not None:
+        findings |= inception_findings(judged, trial.inception, device)
+    if settings.two_sample is not None:
+        findings |= two_sample_findings(judged, settings.two_sample, device)
     return findings | label_free_findings(judged, settings) | spectrum_findings(judged)
+
+
+def accuracy_findings(judged: Judged, trial: Trial, less: AccuracyScore, device: torch.device) -> Findings:
+    """How well a classifier like the judge learns from the samples alone; see evaluation/accuracy_score.py."""
+    images, labels = judged.equal_sets(judged.images), judged.equal_sets(judged.labels)
+    test = judged.images["held_out"], judged.labels["held_out"]
+    training, count = trial.training.model_copy(update=less.model_dump()), len(trial.class_names)
+    how = trial.normalisation, training, trial.generator_of, device
+    return Findings(accuracy_score(images, labels, test, count, *how))

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from diffusion_ladder.evaluation.findings import Findings, Rows
-from diffusion_ladder.figures import style
-from diffusion_ladder.figures.style import Exhibit
+from diffusion_ladder.figures import canvas, encoding, palette
+from diffusion_ladder.figures.exhibit import Exhibit
 from diffusion_ladder.params.samplers import MODULES, ROWS
 
 METRICS = {  # of what the table cost may hold
@@ -19,8 +19,8 @@ METRICS = {  # of what the table cost may hold
     "kernel_distance": "kernel distance from held-out data",
     "outside_tube_share": "share of stray points",
 }
-SHADES = {style.INK: 8, style.RULE: 2, style.GRID: 1, style.BLUE: 8, style.ORANGE: 8}
-CHARTS = style.palette_of(*(SHADES | {row.colour: 8 for row in ROWS} | {style.TRACKED: 4}).items())
+SHADES = {palette.INK: 8, palette.RULE: 2, palette.GRID: 1, palette.BLUE: 8, palette.ORANGE: 8}
+CHARTS = palette.palette_of(*(SHADES | {row.colour: 8 for row in ROWS} | {palette.TRACKED: 4}).items())
 SIZE_TITLES = {  # of what the table sample_size may hold, in the order of the panels
     "wasserstein_2": "2-Wasserstein distance",
     "sliced_wasserstein_2": "sliced Wasserstein distance",
@@ -42,10 +42,10 @@ def cost_metrics(rows: Rows) -> list[str]:
 
 def cost_figure(rows: Rows) -> Figure:
     """A panel for each metric, with a curve for each sampler over the evaluations."""
-    figure, metrics = style.blank(1200, 490), cost_metrics(rows)
+    figure, metrics = canvas.blank(1200, 490), cost_metrics(rows)
     width = (1070 - 90 * (len(metrics) - 1)) / len(metrics)
     for index, metric in enumerate(metrics):
-        axes = style.place_axes(figure, 96 + index * (width + 90), 70, width, 350)
+        axes = canvas.place_axes(figure, 96 + index * (width + 90), 70, width, 350)
         draw_costs(axes, rows, metric)
     figure.legend(*axes.get_legend_handles_labels(), loc="upper right", ncols=4)
     return figure
@@ -61,7 +61,7 @@ def draw_costs(axes: Axes, rows: Rows, metric: str) -> None:
     axes.xaxis.set_major_locator(FixedLocator(spaced(evaluations)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.axhline(0, color=style.RULE, lw=1.5)
+    axes.axhline(0, color=palette.RULE, lw=1.5)
 
 
 def spaced(evaluations: list[int]) -> list[int]:
@@ -83,7 +83,7 @@ def draw_cost(axes: Axes, curve: Rows, metric: str) -> None:
         if row["is_knee"] and metric == cost_metrics(curve)[0]:
             axes.plot(row["nfe"], row[metric], "o", mfc="none", mec=sampler.colour, mew=2, ms=17)
         if row["is_cheapest_good"]:
-            axes.plot(row["nfe"], row[metric], "*", color=style.TRACKED, mec=style.INK, ms=19, zorder=5)
+            axes.plot(row["nfe"], row[metric], "*", color=palette.TRACKED, mec=palette.INK, ms=19, zorder=5)
 
 
 def cost_exhibit(findings: Findings) -> Exhibit:
@@ -121,13 +121,13 @@ def setting_in_words(row: dict[str, float | str]) -> str:
 
 def guidance_figure(rows: Rows) -> Figure:
     """Two panels over the scale: the share of requested classes, and the distance."""
-    figure, distance = style.blank(1200, 400), cost_metrics(rows)[0]
+    figure, distance = canvas.blank(1200, 400), cost_metrics(rows)[0]
     titles = {"label_accuracy": "requested class found", distance: f"{short_title(distance)}, the lower the better"}
     for index, (metric, title) in enumerate(titles.items()):
-        axes = style.place_axes(figure, 96 + 560 * index, 40, 500, 290)
+        axes = canvas.place_axes(figure, 96 + 560 * index, 40, 500, 290)
         values, deviations = ([row[key] for row in rows] for key in (metric, f"{metric}_std"))
         look: dict[str, Any] = {"marker": "o", "ms": 7, "lw": 2, "capsize": 4, "elinewidth": 1.5}
-        axes.errorbar([row["scale"] for row in rows], values, yerr=deviations, color=style.BLUE, **look)
+        axes.errorbar([row["scale"] for row in rows], values, yerr=deviations, color=palette.BLUE, **look)
         axes.set(title=title, xlabel="guidance scale")
         axes.xaxis.set_major_locator(FixedLocator([float(row["scale"]) for row in rows]))
     return figure
@@ -176,12 +176,12 @@ def draw_band(axes: Axes, rows: Rows, name: str, colour: str, line: str, label: 
 
 def sample_size_figure(rows: Rows, names: Sequence[str]) -> Figure:
     """A panel for each metric, two in a row: the samples and their floor over the sample size."""
-    figure = style.blank(1200, 6 + (len(names) + 1) // 2 * (PANEL_HEIGHT + 92))
+    figure = canvas.blank(1200, 6 + (len(names) + 1) // 2 * (PANEL_HEIGHT + 92))
     for i, name in enumerate(names):
         left, top = 90 + i % 2 * (PANEL_WIDTH + 100), 36 + i // 2 * (PANEL_HEIGHT + 92)
-        axes = style.place_axes(figure, left, top, PANEL_WIDTH, PANEL_HEIGHT)
-        draw_band(axes, rows, f"{name}_floor", style.ORANGE, "--", "training data (floor)")
-        draw_band(axes, rows, name, style.BLUE, "-", "samples")
+        axes = canvas.place_axes(figure, left, top, PANEL_WIDTH, PANEL_HEIGHT)
+        draw_band(axes, rows, f"{name}_floor", palette.ORANGE, "--", "training data (floor)")
+        draw_band(axes, rows, name, palette.BLUE, "-", "samples")
         axes.set(title=SIZE_TITLES[name], xlabel="members of each set", xscale="log")
         axes.xaxis.set_major_locator(FixedLocator(column(rows, "size")))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -214,19 +214,19 @@ def sample_size_exhibit(findings: Findings) -> Exhibit:
 # The spectrum
 
 SPECTRA = {  # columns of the table spectrum: label, colour and line
-    "held_out": ("held-out data", style.ORANGE, "-"),
-    "train": ("training data (floor)", style.INK, ":"),
-    "samples": ("samples", style.BLUE, "-"),
+    "held_out": ("held-out data", palette.ORANGE, "-"),
+    "train": ("training data (floor)", palette.INK, ":"),
+    "samples": ("samples", palette.BLUE, "-"),
 }
 
 
 def spectrum_figure(rows: Rows) -> Figure:
     """The radial spectra of samples and data, both axes logarithmic."""
-    figure = style.blank(1200, 430)
-    axes = style.place_axes(figure, 110, 40, 1060, 310)
+    figure = canvas.blank(1200, 430)
+    axes = canvas.place_axes(figure, 110, 40, 1060, 310)
     for name, (label, colour, line) in SPECTRA.items():
         axes.plot(column(rows, "frequency"), column(rows, name), line, color=colour, lw=2, label=label)
-    axes.axvline(0.5, color=style.RULE, lw=1.5, zorder=0)  # the shortest period along a row or column: two pixels
+    axes.axvline(0.5, color=palette.RULE, lw=1.5, zorder=0)  # the shortest period along a row or column: two pixels
     axes.set(title="power at each frequency, squared grey levels", xlabel="cycles a pixel", xscale="log", yscale="log")
     axes.xaxis.set_major_locator(FixedLocator([1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -256,15 +256,15 @@ def spectrum_exhibit(findings: Findings) -> Exhibit:
 
 def shares_figure(rows: Rows) -> Figure:
     """A pair of bars for each class: its share among the samples, and among held-out data."""
-    figure = style.blank(1200, 340)
-    axes = style.place_axes(figure, 80, 40, 1090, 240)
-    sides = ((-0.2, "share", "samples", style.BLUE), (0.2, "held_out", "held-out data", style.ORANGE))
+    figure = canvas.blank(1200, 340)
+    axes = canvas.place_axes(figure, 80, 40, 1090, 240)
+    sides = ((-0.2, "share", "samples", palette.BLUE), (0.2, "held_out", "held-out data", palette.ORANGE))
     for offset, key, label, colour in sides:
         places, shares = [index + offset for index in range(len(rows))], [100 * float(row[key]) for row in rows]
         axes.bar(places, shares, 0.36, label=label, color=colour)
         if key == "share":
             errors = [100 * float(row["share_std"]) for row in rows]
-            axes.errorbar(places, shares, yerr=errors, fmt="none", ecolor=style.INK, capsize=4, elinewidth=1.5)
+            axes.errorbar(places, shares, yerr=errors, fmt="none", ecolor=palette.INK, capsize=4, elinewidth=1.5)
     axes.set(title="share of each class that the judge finds, per cent")
     axes.set_xticks(range(len(rows)), [class_name(row["class"]) for row in rows])
     axes.grid(axis="x", visible=False)
@@ -300,13 +300,13 @@ def confusion_figure(rows: Rows) -> Figure:
     """Two matrices, of samples and of held-out data: a row for each class that was meant, a column for each found."""
     names = list(dict.fromkeys(class_name(row["requested"]) for row in rows))
     side = min(100, 460 // len(names))
-    left = max(map(style.text_width, names)) + 48
+    left = max(map(canvas.text_width, names)) + 48
     size = side * len(names)
-    upright = max(map(style.text_width, names)) > side  # names of columns, where they have no room side by side
-    figure = style.blank(2 * (left + size) + 60, size + 96 + (left - 48) * upright)
+    upright = max(map(canvas.text_width, names)) > side  # names of columns, where they have no room side by side
+    figure = canvas.blank(2 * (left + size) + 60, size + 96 + (left - 48) * upright)
     panels = (("share", "samples, per cent", "requested"), ("held_out", "held-out data, per cent", "true class"))
     for index, (key, title, meaning) in enumerate(panels):
-        axes = style.place_axes(figure, left + index * (left + size + 40), 40, size, size)
+        axes = canvas.place_axes(figure, left + index * (left + size + 40), 40, size, size)
         shares = numpy.array([float(row[key]) for row in rows]).reshape(len(names), -1)
         draw_matrix(axes, shares, names, side)
         axes.tick_params(axis="x", labelrotation=90 * upright)
@@ -316,10 +316,10 @@ def confusion_figure(rows: Rows) -> Figure:
 
 def draw_matrix(axes: Axes, shares: numpy.ndarray, names: list[str], side: int) -> None:
     """Shares (K, K) as shaded cells, with their per cents written in."""
-    shades = ListedColormap([f"#{r:02x}{g:02x}{b:02x}" for r, g, b in style.ramp("white", style.BLUE, 8)])
+    shades = ListedColormap([f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette.ramp("white", palette.BLUE, 8)])
     axes.imshow(shares, cmap=shades, vmin=0, vmax=1, interpolation="nearest")
     for (row, column), share in numpy.ndenumerate(shares):
-        colour, size = "white" if share > 0.5 else style.INK, min(style.TEXT_SIZE, side // 3)
+        colour, size = "white" if share > 0.5 else palette.INK, min(canvas.TEXT_SIZE, side // 3)
         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, size=size)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
@@ -352,7 +352,7 @@ def confusion_exhibit(findings: Findings) -> Exhibit:
 
 def chart(figure: Figure) -> bytes:
     """A chart as PNG."""
-    return style.encode_png(style.with_palette(style.rasterise(figure), CHARTS))
+    return encoding.encode_png(palette.with_palette(canvas.rasterise(figure), CHARTS))
 
 
 EXHIBITS: dict[str, Callable[[Findings], Exhibit]] = {  # by the table that each is drawn from, in the order of reading

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_ladder.figures.style import MosaicLayout
+from diffusion_ladder.figures.mosaic import MosaicLayout
 
 REACH = 3.5  # coordinates are stored up to so many standard deviations; points farther out lie on the frame
 POINTS = 180  # of a film, at most: each costs two bytes a frame

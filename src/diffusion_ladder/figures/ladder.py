@@ -7,9 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffusion_ladder.figures import style
-from diffusion_ladder.figures.process import frame_plane, show_crowd
-from diffusion_ladder.figures.style import Exhibit
+from diffusion_ladder.figures import canvas, encoding
+from diffusion_ladder.figures.exhibit import Exhibit
+from diffusion_ladder.figures.points import frame_plane, show_crowd
 
 WIDTH = 1200
 HEAD, ROW, GAP = 46, 150, 14  # heights of the column titles and of a rung, and the space between rungs, in pixels
@@ -58,7 +58,7 @@ def show_tiles(figure: Figure, left: int, top: int, columns: int, images: Tensor
     """Images (N, C, H, W) uint8, row by row, each enlarged or shrunk to a tile."""
     for number, image in enumerate(images[: columns * ROWS]):
         row, column = divmod(number, columns)
-        axes = style.place_axes(figure, left + column * (TILE + SPACE), top + row * (TILE + SPACE), TILE, TILE)
+        axes = canvas.place_axes(figure, left + column * (TILE + SPACE), top + row * (TILE + SPACE), TILE, TILE)
         axes.set_axis_off()
         pixels = image.movedim(0, 2).numpy()
         axes.imshow(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
@@ -66,7 +66,7 @@ def show_tiles(figure: Figure, left: int, top: int, columns: int, images: Tensor
 
 def show_cloud(figure: Figure, left: float, top: float, side: float, points: Tensor) -> None:
     """Points (N, 2) in a square of the plane."""
-    axes = style.place_axes(figure, left, top, side, side)
+    axes = canvas.place_axes(figure, left, top, side, side)
     frame_plane(axes)
     show_crowd(axes, points[:MOST_POINTS], 1.6)
 
@@ -93,15 +93,15 @@ def show_points(figure: Figure, top: int, step: Step) -> None:
 
 def draw(steps: Sequence[Step]) -> Figure:
     """The picture of all rungs, the first at the top."""
-    figure = style.blank(WIDTH, HEAD + len(steps) * (ROW + GAP))
+    figure = canvas.blank(WIDTH, HEAD + len(steps) * (ROW + GAP))
     for left, title in zip(left_edges(), COLUMNS, strict=True):
-        style.place_text(figure, left, 16, title, fontsize=style.SMALL_TEXT_SIZE)
+        canvas.place_text(figure, left, 16, title, fontsize=canvas.SMALL_TEXT_SIZE)
     for number, step in enumerate(steps):
         top = HEAD + number * (ROW + GAP)
-        style.place_text(figure, 8, top + 10, step.title, weight="bold", fontsize=14, parse_math=False)
+        canvas.place_text(figure, 8, top + 10, step.title, weight="bold", fontsize=14, parse_math=False)
         for place, line in enumerate(step.lines):
-            size = style.SMALL_TEXT_SIZE
-            style.place_text(figure, 8, top + 34 + 20 * place, line, fontsize=size, parse_math=False)
+            size = canvas.SMALL_TEXT_SIZE
+            canvas.place_text(figure, 8, top + 34 + 20 * place, line, fontsize=size, parse_math=False)
         (show_points if step.samples.ndim == 2 else show_images)(figure, top, step)
     return figure
 
@@ -114,5 +114,5 @@ def ladder_exhibit(steps: Sequence[Step]) -> Exhibit:
         "For each rung, from left to right: its number beside that of real data, and what it cost; the way from pure"
         " noise to the first samples; the first samples, none left out; held-out data to compare.",
         f"{len(steps)} rows of pictures, one for each rung: states between noise and sample, samples, held-out data.",
-        style.encode_samples(style.rasterise(draw(steps))),
+        encoding.encode_samples(canvas.rasterise(draw(steps))),
     )

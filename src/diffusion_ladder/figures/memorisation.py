@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffusion_ladder.evaluation.findings import Findings
-from diffusion_ladder.figures import style
-from diffusion_ladder.figures.style import Exhibit, MosaicLayout
+from diffusion_ladder.figures import canvas, encoding, mosaic, palette
+from diffusion_ladder.figures.exhibit import Exhibit
+from diffusion_ladder.figures.mosaic import MosaicLayout
 
 LABEL_GAP = 26  # pixels below each tile, for the number that belongs to it
 ROWS = {"samples": "sample", "training": "nearest in training", "held_out": "nearest held out"}
@@ -28,20 +29,20 @@ def lineup_figure(tiles: Tensor, labels: list[list[str]]) -> Figure:
         tiles: (3, K, channels, h, w) uint8: samples, nearest training images, nearest held-out images.
         labels: K texts for each row.
     """
-    scale = style.scale_of(tiles)
+    scale = mosaic.scale_of(tiles)
     _, columns, _, height, width = tiles.shape
-    left = MosaicLayout.MARGIN + max(map(style.text_width, ROWS.values())) + 12
+    left = MosaicLayout.MARGIN + max(map(canvas.text_width, ROWS.values())) + 12
     layout = LabelledLayout(3, columns, height * scale, width * scale, 1, left, MosaicLayout.MARGIN)
-    figure = style.blank(layout.size[0], layout.size[1] + LABEL_GAP)
-    pixels = style.mosaic_pixels(tiles, scale, layout)
+    figure = canvas.blank(layout.size[0], layout.size[1] + LABEL_GAP)
+    pixels = mosaic.mosaic_pixels(tiles, scale, layout)
     figure.figimage(pixels, yo=LABEL_GAP, origin="upper")
-    small: dict[str, Any] = {"ha": "center", "va": "top", "size": style.SMALL_TEXT_SIZE, "color": style.GREY_INK}
+    small: dict[str, Any] = {"ha": "center", "va": "top", "size": canvas.SMALL_TEXT_SIZE, "color": palette.GREY_INK}
     for row, title in enumerate(ROWS.values()):
         middle = layout.corner(row, 0)[1] + layout.tile_height / 2
-        style.place_text(figure, left - 8, middle, title, ha="right", va="center", color=style.GREY_INK)
+        canvas.place_text(figure, left - 8, middle, title, ha="right", va="center", color=palette.GREY_INK)
         for column, label in enumerate(labels[row]):
             x, y = layout.corner(row, column)
-            style.place_text(figure, x + layout.tile_width / 2, y + layout.tile_height + 4, label, **small)
+            canvas.place_text(figure, x + layout.tile_width / 2, y + layout.tile_height + 4, label, **small)
     return figure
 
 
@@ -61,13 +62,13 @@ def lineup_exhibit(findings: Findings) -> Exhibit:
         "neighbours.png",
         "The samples that look most like copies",
         f"The worst {count} of {total} samples, not typical ones: those that are nearest to one training image, "
-        "compared with the next. The ratio of these two distances is near one for something new, and would be below a "
-        "third for a copy. Below each: the nearest image that it was trained on, and the nearest that no training has "
-        f"seen, with their distances in pixel space ({findings.numbers['memorisation_space']}). There are fewer "
-        "held-out images to choose from, so that the nearest of them is a little farther.",
+        "compared with the next. The ratio of these two distances is near one for something new, and would be below "
+        "`memorisation.ratio` for a copy. Below each: the nearest image that it was trained on, and the nearest that "
+        f"no training has seen, with their distances in pixel space ({findings.numbers['memorisation_space']}). There"
+        " are fewer held-out images to choose from, so that the nearest of them is a little farther.",
         f"{count} generated images in a row, above each one's nearest training image and nearest held-out image; the "
         f"ratios of distances go from {ratios[0]:.2f} to {ratios[-1]:.2f}.",
-        style.encode_png(style.rasterise(lineup_figure(torch.stack([found[name] for name in ROWS]), labels))),
+        encoding.encode_png(canvas.rasterise(lineup_figure(torch.stack([found[name] for name in ROWS]), labels))),
     )
 
 
@@ -84,9 +85,9 @@ def distances_figure(samples: Tensor, held_out: Tensor, space: str) -> Figure:
         samples, held_out: (N,) and (M,) distances to the nearest training example.
         space: in which they are measured.
     """
-    figure = style.blank(960, 360)
-    axes = style.place_axes(figure, 76, 34, 690, 262)
-    for values, colour, name in ((samples, style.VERMILLION, "samples"), (held_out, style.BLUE, "held-out data")):
+    figure = canvas.blank(960, 360)
+    axes = canvas.place_axes(figure, 76, 34, 690, 262)
+    for values, colour, name in ((samples, palette.VERMILLION, "samples"), (held_out, palette.BLUE, "held-out data")):
         axes.step(*share_below(values), where="post", color=colour, label=name)
     axes.set(title="share that has a training example within a distance", xlabel=space, ylim=(0, 1.02))
     axes.set_xlim(0, float(torch.cat([samples, held_out]).quantile(0.99)) or 1)
@@ -107,7 +108,7 @@ def distances_exhibit(findings: Findings) -> Exhibit:
         "a sign of copying; one that rises later, of samples unlike the data.",
         f"Two rising curves over the distance to the nearest training example. Half of the samples are within "
         f"{float(samples.median()):.3g}, half of the held-out data within {float(held_out.median()):.3g}.",
-        style.encode_png(style.rasterise(figure)),
+        encoding.encode_png(canvas.rasterise(figure)),
     )
 
 

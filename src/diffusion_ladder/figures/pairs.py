@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from diffusion_ladder.figures import style
+from diffusion_ladder.figures import canvas, encoding
+from diffusion_ladder.figures.exhibit import Exhibit
 from diffusion_ladder.figures.samples import grid
-from diffusion_ladder.figures.style import Exhibit
 
 
 def pairs_exhibit(dataset: str, samples: Mapping[str, Tensor], count: int) -> Exhibit:
@@ -31,7 +31,7 @@ def pairs_exhibit(dataset: str, samples: Mapping[str, Tensor], count: int) -> Ex
         " learnt the same way from noise to data; where they don't, they have settled what the data leave open in other"
         " ways.",
         f"Grid of {len(samples) * few} generated images in groups, {order}.",
-        style.encode_png(style.rasterise(figure)),
+        encoding.encode_png(canvas.rasterise(figure)),
     )
 
 

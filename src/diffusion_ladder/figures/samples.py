@@ -10,17 +10,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import normalise
-from diffusion_ladder.figures import style
+from diffusion_ladder.figures import canvas, encoding, exhibit, mosaic
+from diffusion_ladder.figures.exhibit import Exhibit, RungArtifacts
 from diffusion_ladder.figures.film import Scene, film, tiles_scene
-from diffusion_ladder.figures.process import (
-    LIMIT,
-    encode_sheet,
-    first_of_each_class,
-    frame_plane,
-    show_points,
-    show_tracked,
-)
-from diffusion_ladder.figures.style import Exhibit, RungArtifacts
+from diffusion_ladder.figures.points import LIMIT, encode_sheet, frame_plane, show_points, show_tracked
+from diffusion_ladder.figures.strips import first_of_each_class
 from diffusion_ladder.params.figures import Figures
 
 SCATTER_PANEL = 380  # side in pixels
@@ -52,9 +46,9 @@ class Panel:
 def scatter_row(panels: Sequence[Panel]) -> Figure:
     """Sets of points side by side on equal axes."""
     side = SCATTER_PANEL
-    figure = style.blank(60 + len(panels) * (side + 16), side + 82)
+    figure = canvas.blank(60 + len(panels) * (side + 16), side + 82)
     for index, panel in enumerate(panels):
-        axes = style.place_axes(figure, 56 + index * (side + 16), 28, side, side)
+        axes = canvas.place_axes(figure, 56 + index * (side + 16), 28, side, side)
         frame_plane(axes, ticks=True)
         axes.set_title(panel.title, pad=5)
         axes.set_xlabel("1st coordinate (standard deviations)")
@@ -70,7 +64,7 @@ def scatter_row(panels: Sequence[Panel]) -> Figure:
 
 def show_numbers(axes: Axes, points: Tensor) -> None:
     """Write 1, 2, ... into a disc at each of some points (N, 2), as far as they lie in the frame."""
-    look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "size": style.SMALL_TEXT_SIZE}
+    look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "size": canvas.SMALL_TEXT_SIZE}
     for number, place in enumerate(points, 1):
         if float(place.abs().max()) < LIMIT:
             show_tracked(axes, place, DISC, "white").set_zorder(5 + 2 * number)
@@ -97,7 +91,7 @@ def scatter_exhibit(artifacts: RungArtifacts, settings: Figures) -> Exhibit:
     available = (artifacts.data["test"], artifacts.samples, artifacts.comparison)
     count = min(settings.samples, *map(len, available))
     held_out, samples, comparison = (normalise(points, artifacts.normalisation) for points in available)
-    titles = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
+    titles = [exhibit.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
     own_labels = artifacts.data["test_labels"] if artifacts.classes else None
     panels = [
         first_panel(
@@ -130,8 +124,9 @@ def same_noise_exhibit(artifacts: RungArtifacts) -> Exhibit:
     return Exhibit(
         "samples_same_noise.png",
         "The same noise under each class",
-        f"Left, the noise that {count} samples of every class start from; beside it, what the network makes of it when "
-        f"it is asked for {' and for '.join(artifacts.classes)} ({style.sampler_title(artifacts.sampler)}). The first "
+        f"Left, the noise that {count} samples of every class start from; beside it, what the network makes of it when"
+        f" it is asked for {' and for '.join(artifacts.classes)} ({exhibit.sampler_title(artifacts.sampler)}). The"
+        " first "
         f"{min(NUMBERED, count)} bear numbers: points of one number start from the same noise, so that nothing but the "
         "class sets them apart.",
         f"{len(panels)} scatter plots of {count} points each on equal axes: the noise, and the samples of each class; "
@@ -161,24 +156,26 @@ def fold(groups: Tensor, columns: int) -> Tensor:
     return parts.transpose(0, 1).flatten(0, 1)
 
 
-def grid(groups: Tensor, titles: Sequence[str], together: int | None = None) -> tuple[Figure, style.MosaicLayout]:
+def grid(groups: Tensor, titles: Sequence[str], together: int | None = None) -> tuple[Figure, mosaic.MosaicLayout]:
     """A page of images and where its tiles lie: (G, n, channels, h, w) uint8, row g of each block titled titles[g].
 
     All titles may be empty. `together` rows stand close to each other, set apart from the next; None for all.
     """
-    columns = balanced_columns(groups.shape[1], max(1, style.SHEET_WIDTH // (2 * groups.shape[-1])))
+    columns = balanced_columns(groups.shape[1], max(1, mosaic.SHEET_WIDTH // (2 * groups.shape[-1])))
     rows = fold(groups, columns)
     row_titles = [*titles] * (len(rows) // len(titles)) if any(titles) else []
-    scale = style.scale_of(rows)
-    return style.mosaic(rows, scale, row_titles, group=together), style.layout_of(rows, scale, row_titles, [], together)
+    scale = mosaic.scale_of(rows)
+    return mosaic.mosaic(rows, scale, row_titles, group=together), mosaic.layout_of(
+        rows, scale, row_titles, [], together
+    )
 
 
 def encode_grid(groups: Tensor, titles: Sequence[str], together: int | None = None, synthetic: bool = False) -> bytes:
     """PNG of a `grid`; synthetic data are marked as such across it."""
     figure, _ = grid(groups, titles, together)
     if synthetic:
-        style.watermark(figure)
-    return style.encode_samples(style.rasterise(figure))
+        canvas.watermark(figure)
+    return encoding.encode_samples(canvas.rasterise(figure))
 
 
 def by_class(samples: Tensor, classes: Sequence[str], count: int) -> Tensor:
@@ -198,7 +195,7 @@ def held_out_by_class(artifacts: RungArtifacts, per_class: int) -> Tensor:
 
 def image_exhibits(artifacts: RungArtifacts, settings: Figures) -> Iterator[Exhibit]:
     """samples.png, comparison.png and held_out.png of images."""
-    classes, sampler = artifacts.classes, style.sampler_title(artifacts.sampler)
+    classes, sampler = artifacts.classes, exhibit.sampler_title(artifacts.sampler)
     titles = classes or [""]
     samples = by_class(artifacts.samples, classes, settings.samples)
     shared = " Images above each other differ in their class alone: they start from the same noise." if classes else ""
@@ -232,7 +229,7 @@ def comparison_exhibit(artifacts: RungArtifacts, settings: Figures) -> Exhibit:
     ]
     count = min(part.shape[1] for part in sets)
     pairs = torch.stack([part[:, :count] for part in sets], dim=1)  # (classes, 2, n, ...)
-    samplers = [style.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
+    samplers = [exhibit.sampler_title(facts) for facts in (artifacts.sampler, artifacts.comparison_sampler)]
     short = [title.split(",")[0].removeprefix("diffusers ") for title in samplers]
     if len(classes) > count:
         (figure, layout), switched = class_columns(pairs, classes, short), []
@@ -245,19 +242,19 @@ def comparison_exhibit(artifacts: RungArtifacts, settings: Figures) -> Exhibit:
         f"Each pair starts from the same noise: above {samplers[0]}, below {samplers[1]}. Likeness within a pair is "
         "what the noise alone decides; the rest comes from the path.",
         f"Grid of {2 * count * max(1, len(classes))} generated images in pairs, {short[0]} above {short[1]}.",
-        style.encode_samples(style.rasterise(figure)),
+        encoding.encode_samples(canvas.rasterise(figure)),
         film(comparison_scenes(samplers, switched, layout), settings.frames_per_second, "first"),
     )
 
 
-def class_columns(pairs: Tensor, classes: Sequence[str], samplers: Sequence[str]) -> tuple[Figure, style.MosaicLayout]:
+def class_columns(pairs: Tensor, classes: Sequence[str], samplers: Sequence[str]) -> tuple[Figure, mosaic.MosaicLayout]:
     """Few images of each of many classes: a column for each class, (classes, 2, n, ...) pairs below each other."""
     rows = pairs.transpose(0, 2).flatten(0, 1)  # (2 n, classes, channels, h, w)
-    scale, titles = style.scale_of(rows), [*samplers] * pairs.shape[2]
-    return style.mosaic(rows, scale, titles, classes, 2), style.layout_of(rows, scale, titles, classes, 2)
+    scale, titles = mosaic.scale_of(rows), [*samplers] * pairs.shape[2]
+    return mosaic.mosaic(rows, scale, titles, classes, 2), mosaic.layout_of(rows, scale, titles, classes, 2)
 
 
-def comparison_scenes(samplers: Sequence[str], classes: Sequence[str], layout: style.MosaicLayout) -> list[Scene]:
+def comparison_scenes(samplers: Sequence[str], classes: Sequence[str], layout: mosaic.MosaicLayout) -> list[Scene]:
     """The samples of one sampler (and one class) alone, in the same places: rows of a grid of pairs, block by block."""
     names = classes or [""]
     every = 2 * len(names)

@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from torch import Tensor
 
 from diffusion_ladder.evaluation.scores import ScoreErrors, ScoreFields
-from diffusion_ladder.figures import style
-from diffusion_ladder.figures.style import Exhibit
+from diffusion_ladder.figures import canvas, encoding, palette
+from diffusion_ladder.figures.exhibit import Exhibit
 
 PANEL, GAP, LEFT, TOP = 316, 14, 118, 36  # pixels
 ARROWS = 19  # along each side of a panel, at most
@@ -25,16 +25,18 @@ DENSITY_LEVELS = (-6.0, -4.5, -3.0, -1.5, -0.5, 0.0)  # of log q(x_t), below its
 DENSITY_SHADES = ("#eef3f9", "#dbe6f2", "#c2d5e8", "#a5c1dc", "#86abce")  # light, so that arrows stand out
 RARE = DENSITY_LEVELS[0]  # where x_t is rarer than this, differences don't count
 ERROR_LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
-ERROR_SHADES = ("#fff7e6", "#fbe3b3", "#f2c063", "#e69f00", "#d55e00", style.VERMILLION_INK)
-PALETTE = style.palette_of((style.INK, 8), (style.RULE, 2), *((shade, 2) for shade in (*DENSITY_SHADES, *ERROR_SHADES)))
+ERROR_SHADES = ("#fff7e6", "#fbe3b3", "#f2c063", "#e69f00", "#d55e00", palette.VERMILLION_INK)
+PALETTE = palette.palette_of(
+    (palette.INK, 8), (palette.RULE, 2), *((shade, 2) for shade in (*DENSITY_SHADES, *ERROR_SHADES))
+)
 
 
 def fields_figure(fields: ScoreFields) -> Figure:
     """Three rows: the exact field, the learnt one, and how far they differ; a column for each timestep."""
     columns = len(fields.timesteps)
-    figure = style.blank(LEFT + columns * (PANEL + GAP), TOP + 3 * (PANEL + GAP) + 36)
+    figure = canvas.blank(LEFT + columns * (PANEL + GAP), TOP + 3 * (PANEL + GAP) + 36)
     for row, title in enumerate(("exact", "learnt", "difference")):
-        style.place_text(figure, LEFT - 12, TOP + row * (PANEL + GAP) + PANEL / 2, title, ha="right", va="center")
+        canvas.place_text(figure, LEFT - 12, TOP + row * (PANEL + GAP) + PANEL / 2, title, ha="right", va="center")
     for column, t in enumerate((fields.timesteps + 1).tolist()):
         density = fields.log_density[column] - fields.log_density[column].max()
         for row in range(3):
@@ -52,7 +54,7 @@ def fields_figure(fields: ScoreFields) -> Figure:
 
 def panel(figure: Figure, row: int, column: int, places: Tensor) -> Axes:
     """Empty axes over the plane."""
-    axes = style.place_axes(figure, LEFT + column * (PANEL + GAP), TOP + row * (PANEL + GAP), PANEL, PANEL)
+    axes = canvas.place_axes(figure, LEFT + column * (PANEL + GAP), TOP + row * (PANEL + GAP), PANEL, PANEL)
     reach = places.max().item()
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
     axes.grid(False)
@@ -76,7 +78,7 @@ def draw_arrows(axes: Axes, places: Tensor, field: Tensor) -> None:
     look: dict[str, Any] = {"units": "dots", "width": 1.3, "headwidth": 4.5, "headlength": 5, "headaxislength": 4.5}
     axes.quiver(
         places[chosen], places[chosen], arrows[..., 0], arrows[..., 1],
-        angles="xy", scale_units="xy", scale=LONGEST / (0.95 * spacing), pivot="mid", color=style.INK, **look,
+        angles="xy", scale_units="xy", scale=LONGEST / (0.95 * spacing), pivot="mid", color=palette.INK, **look,
     )  # fmt: skip
 
 
@@ -89,30 +91,30 @@ def draw_difference(axes: Axes, places: Tensor, difference: Tensor, density: Ten
 def draw_key(figure: Figure, top: float) -> None:
     """What the shades of the difference mean."""
     left = LEFT + 6.0
-    style.place_text(figure, LEFT - 12, top + 10, "|difference|", ha="right", va="center", size=style.SMALL_TEXT_SIZE)
+    canvas.place_text(figure, LEFT - 12, top + 10, "|difference|", ha="right", va="center", size=canvas.SMALL_TEXT_SIZE)
     labels = [f"{low:g} to {high:g}" for low, high in pairwise(ERROR_LEVELS)]
     for shade, label in zip(ERROR_SHADES, [*labels, f"above {ERROR_LEVELS[-1]:g}"], strict=True):
         width, height = figure.bbox.width, figure.bbox.height
         place = (left / width, 1 - (top + 18) / height)
         figure.add_artist(Rectangle(place, 26 / width, 16 / height, color=shade, transform=figure.transFigure))
-        style.place_text(figure, left + 33, top + 10, label, va="center", size=style.SMALL_TEXT_SIZE)
+        canvas.place_text(figure, left + 33, top + 10, label, va="center", size=canvas.SMALL_TEXT_SIZE)
         left += 146
 
 
 def errors_figure(errors: ScoreErrors, shown: Tensor) -> Figure:
     """The relative errors over t, both logarithmic; the timesteps of the fields are marked."""
-    figure = style.blank(1200, 380)
-    axes = style.place_axes(figure, 84, 40, 1080, 276)
+    figure = canvas.blank(1200, 380)
+    axes = canvas.place_axes(figure, 84, 40, 1080, 276)
     t = errors.timesteps + 1
     for values, colour, line, label in (
-        (errors.held_out, style.ORANGE, "--", "exact score of the held-out points"),
-        (errors.learnt, style.BLUE, "-", "learnt score"),
+        (errors.held_out, palette.ORANGE, "--", "exact score of the held-out points"),
+        (errors.learnt, palette.BLUE, "-", "learnt score"),
     ):
         axes.fill_between(t, values.amin(dim=1), values.amax(dim=1), color=colour, alpha=0.25, lw=0)
         axes.plot(t, values.mean(dim=1), color=colour, ls=line, label=label)
     marked = torch.isin(errors.timesteps, shown)
-    axes.plot(t[marked], errors.learnt.mean(dim=1)[marked], "o", color=style.BLUE, ms=8)
-    axes.axhline(1, color=style.VERMILLION, lw=1.5, ls=":")
+    axes.plot(t[marked], errors.learnt.mean(dim=1)[marked], "o", color=palette.BLUE, ms=8)
+    axes.axhline(1, color=palette.VERMILLION, lw=1.5, ls=":")
     below: dict[str, Any] = {"xytext": (-4, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
     axes.annotate("always answering zero", (int(t[-1]), 1), **below)
     axes.set(title="relative error of the score, against the exact one of the training points", xlabel="timestep t")
@@ -125,9 +127,9 @@ def errors_figure(errors: ScoreErrors, shown: Tensor) -> Figure:
     return figure
 
 
-def encode(figure: Figure, palette: list[style.Colour]) -> bytes:
+def encode(figure: Figure, colours: list[palette.Colour]) -> bytes:
     """PNG of a figure in the colours of a palette."""
-    return style.encode_png(style.with_palette(style.rasterise(figure), palette))
+    return encoding.encode_png(palette.with_palette(canvas.rasterise(figure), colours))
 
 
 def exhibits(fields: ScoreFields, errors: ScoreErrors) -> Iterator[Exhibit]:
@@ -169,5 +171,5 @@ def errors_exhibit(errors: ScoreErrors, shown: Tensor) -> Exhibit:
         "seeds. Dots mark the timesteps of the fields above.",
         f"Two curves over t from 1 to {max(by_t)} on logarithmic axes: the error of the learnt score, from "
         f"{by_t[min(by_t)]:.2g} to {by_t[max(by_t)]:.2g}, and that of the exact score of the held-out points.",
-        encode(errors_figure(errors, shown), style.CHART_PALETTE),
+        encode(errors_figure(errors, shown), palette.CHART_PALETTE),
     )

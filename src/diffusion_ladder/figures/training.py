@@ -12,22 +12,20 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.schedules import NoiseSchedule
-from diffusion_ladder.figures import style
-from diffusion_ladder.figures.process import (
-    encode_sheet,
-    encode_strip,
-    frame_plane,
-    schedule_crossing,
-    show_points,
-)
-from diffusion_ladder.figures.style import Exhibit, RungArtifacts
+from diffusion_ladder.figures import canvas, encoding, mosaic, palette
+from diffusion_ladder.figures.exhibit import Exhibit, RungArtifacts
+from diffusion_ladder.figures.points import encode_sheet, frame_plane, show_points
+from diffusion_ladder.figures.process import schedule_crossing
+from diffusion_ladder.figures.strips import encode_strip
 
 TARGETS = {"epsilon": "the noise", "sample": "the clean data", "v_prediction": "the velocity v"}
 SCHEDULES = {"scaled_linear": "scaled linear", "squaredcos_cap_v2": "cosine"}
 BINS = 8  # of timesteps, in the log
-BIN_SHADES = style.ramp(style.INK, style.SKY, BINS // 2) + style.ramp(style.ORANGE, style.VERMILLION_INK, BINS // 2)
+BIN_SHADES = palette.ramp(palette.INK, palette.SKY, BINS // 2) + palette.ramp(
+    palette.ORANGE, palette.VERMILLION_INK, BINS // 2
+)
 BIN_COLOURS = ["#" + bytes(shade).hex() for shade in BIN_SHADES]  # from little noise to much
-BINS_PALETTE = style.palette_of((style.INK, 8), (style.GRID, 1), *((colour, 6) for colour in BIN_COLOURS))
+BINS_PALETTE = palette.palette_of((palette.INK, 8), (palette.GRID, 1), *((colour, 6) for colour in BIN_COLOURS))
 LARGEST_PREVIEW = 226  # side of a panel of points in pixels
 SMOOTHING_SHARE = 10  # a smoothed value is the mean over a tenth of the rows
 
@@ -74,15 +72,15 @@ def training_figure(log: dict[str, list[float]], final_loss: float, zero_loss: f
         zero_loss: loss of a network that always answers zero, drawn as a reference.
         target: what the network predicts, for the title.
     """
-    figure = style.blank(1200, 420)
+    figure = canvas.blank(1200, 420)
     loss, rate, norm = (
-        style.place_axes(figure, *place) for place in ((76, 34, 690, 326), (870, 34, 300, 130), (870, 230, 300, 130))
+        canvas.place_axes(figure, *place) for place in ((76, 34, 690, 326), (870, 34, 300, 130), (870, 230, 300, 130))
     )
     draw_loss(loss, log["step"], log["loss"], final_loss, zero_loss)
     loss.set_title(f"error in predicting {target} (light: as logged, dark: smoothed)")
-    rate.plot(log["step"], log["learning_rate"], color=style.ORANGE)
+    rate.plot(log["step"], log["learning_rate"], color=palette.ORANGE)
     rate.set(title="learning rate", ylim=(0, None))
-    norm.plot(log["step"], log["gradient_norm"], color=style.ORANGE, lw=1.5)
+    norm.plot(log["step"], log["gradient_norm"], color=palette.ORANGE, lw=1.5)
     norm.set(title="gradient norm, before clipping", xlabel="training step")
     label_logarithms(norm, log["gradient_norm"])
     for axes in (loss, rate, norm):
@@ -93,15 +91,15 @@ def training_figure(log: dict[str, list[float]], final_loss: float, zero_loss: f
 
 def draw_loss(axes: Axes, steps: Sequence[float], losses: Sequence[float], final_loss: float, zero_loss: float) -> None:
     """The loss as logged and smoothed, with its value at the end, below that of a network that answers zero."""
-    axes.axhline(zero_loss, color=style.VERMILLION, lw=1.5, ls="--")
+    axes.axhline(zero_loss, color=palette.VERMILLION, lw=1.5, ls="--")
     reference = f"a network that answers zero: {zero_loss:.3g}"
     at_right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
     axes.annotate(reference, (1, zero_loss), xytext=(-4, -5), va="top", **at_right)
-    axes.plot(steps, losses, color=style.SKY, lw=1.2, alpha=0.7)
-    axes.plot(steps, smooth(losses), color=style.BLUE)
-    axes.plot(steps[-1:], [final_loss], "o", color=style.BLUE, ms=7, clip_on=False)
+    axes.plot(steps, losses, color=palette.SKY, lw=1.2, alpha=0.7)
+    axes.plot(steps, smooth(losses), color=palette.BLUE)
+    axes.plot(steps[-1:], [final_loss], "o", color=palette.BLUE, ms=7, clip_on=False)
     beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
-    axes.annotate(f"{final_loss:.3g}", (steps[-1], final_loss), xytext=(9, 0), color=style.BLUE, **beside)
+    axes.annotate(f"{final_loss:.3g}", (steps[-1], final_loss), xytext=(9, 0), color=palette.BLUE, **beside)
     label_logarithms(axes, [zero_loss, *losses])
     axes.set(xlabel="training step", ylabel="mean squared error")
     axes.set_ylim(top=1.15 * max(zero_loss, *losses))
@@ -119,8 +117,8 @@ def bins_figure(log: dict[str, list[float]], T: int) -> Figure:
         log: columns step and loss_bin_1 ... loss_bin_8.
         T: steps of the forward process.
     """
-    figure = style.blank(1200, 420)
-    course, end = style.place_axes(figure, 76, 34, 580, 326), style.place_axes(figure, 890, 34, 280, 326)
+    figure = canvas.blank(1200, 420)
+    course, end = canvas.place_axes(figure, 76, 34, 580, 326), canvas.place_axes(figure, 890, 34, 280, 326)
     losses = [log[f"loss_bin_{number}"] for number in range(1, BINS + 1)]
     for number, (values, colour) in enumerate(zip(losses, BIN_COLOURS, strict=True), 1):
         first, last = bin_bounds(number, T)
@@ -138,10 +136,10 @@ def bins_figure(log: dict[str, list[float]], T: int) -> Figure:
 
 def schedule_figure(schedule: NoiseSchedule) -> Figure:
     """beta_t, the share of signal left, and the signal-to-noise ratio, over t = 1 ... T."""
-    figure = style.blank(1200, 330)
+    figure = canvas.blank(1200, 330)
     t = torch.arange(1, schedule.T + 1)
-    beta, signal, ratio = (style.place_axes(figure, left, 36, 300, 236) for left in (76, 474, 872))
-    beta.plot(t, schedule.beta, color=style.BLUE)
+    beta, signal, ratio = (canvas.place_axes(figure, left, 36, 300, 236) for left in (76, 474, 872))
+    beta.plot(t, schedule.beta, color=palette.BLUE)
     beta.set(title=r"noise added by step t: $\beta_t$", ylim=(0, None))
     draw_signal(signal, t, schedule)
     draw_ratio(ratio, t, schedule)
@@ -153,9 +151,9 @@ def schedule_figure(schedule: NoiseSchedule) -> Figure:
 
 def draw_signal(axes: Axes, t: Tensor, schedule: NoiseSchedule) -> None:
     """What is left of x_0 in x_t: its weight sqrt(alpha_bar_t) and its share of the variance alpha_bar_t."""
-    axes.plot(t, schedule.alpha_bar.sqrt(), color=style.ORANGE, label=r"weight of $x_0$: $\sqrt{\bar\alpha_t}$")
-    axes.plot(t, schedule.alpha_bar, color=style.BLUE, label=r"share of variance: $\bar\alpha_t$")
-    axes.plot([schedule.T], [schedule.terminal_signal], "o", color=style.ORANGE, ms=8, clip_on=False, zorder=5)
+    axes.plot(t, schedule.alpha_bar.sqrt(), color=palette.ORANGE, label=r"weight of $x_0$: $\sqrt{\bar\alpha_t}$")
+    axes.plot(t, schedule.alpha_bar, color=palette.BLUE, label=r"share of variance: $\bar\alpha_t$")
+    axes.plot([schedule.T], [schedule.terminal_signal], "o", color=palette.ORANGE, ms=8, clip_on=False, zorder=5)
     last = "left at the end:\n" rf"$\sqrt{{\bar\alpha_{{{schedule.T}}}}}$ = {schedule.terminal_signal:.3g}"
     axes.text(0.03, 0.05, last, transform=axes.transAxes, linespacing=1.4)
     axes.set(title="signal left", ylim=(0, 1.02))
@@ -165,18 +163,18 @@ def draw_signal(axes: Axes, t: Tensor, schedule: NoiseSchedule) -> None:
 def draw_ratio(axes: Axes, t: Tensor, schedule: NoiseSchedule) -> None:
     """The signal-to-noise ratio on a logarithmic axis; a ratio of zero has no place there and is left out."""
     positive = schedule.snr > 0
-    axes.plot(t[positive], schedule.snr[positive], color=style.BLUE)
-    axes.axhline(1, color=style.VERMILLION, lw=1.5, ls="--")
+    axes.plot(t[positive], schedule.snr[positive], color=palette.BLUE)
+    axes.axhline(1, color=palette.VERMILLION, lw=1.5, ls="--")
     axes.set(title=r"signal-to-noise: $\bar\alpha_t\,/\,(1 - \bar\alpha_t)$", yscale="log")
     crossing = schedule_crossing(schedule)
     if crossing is not None:
-        axes.plot([crossing], [1], "o", color=style.VERMILLION, ms=8)
+        axes.plot([crossing], [1], "o", color=palette.VERMILLION, ms=8)
         axes.annotate(f"t = {crossing}", (crossing, 1), xytext=(8, 8), textcoords="offset points")
 
 
 def encode_chart(figure: Figure) -> bytes:
     """PNG of a chart."""
-    return style.encode_png(style.with_palette(style.rasterise(figure), style.CHART_PALETTE))
+    return encoding.encode_png(palette.with_palette(canvas.rasterise(figure), palette.CHART_PALETTE))
 
 
 def schedule_exhibit(artifacts: RungArtifacts, schedule: NoiseSchedule) -> Exhibit:
@@ -229,7 +227,7 @@ def bins_exhibit(artifacts: RungArtifacts) -> Exhibit:
         f"({ends[hardest]:.3g}) and smallest for {easy} ({ends[easiest]:.3g}).",
         f"Eight curves of the loss over {log['step'][-1]:.0f} training steps on a logarithmic axis, one for each "
         f"eighth of the timesteps; beside them, the values at the end over t.",
-        style.encode_png(style.with_palette(style.rasterise(bins_figure(log, T)), BINS_PALETTE)),
+        encoding.encode_png(palette.with_palette(canvas.rasterise(bins_figure(log, T)), BINS_PALETTE)),
     )
 
 
@@ -239,10 +237,10 @@ def previewed_points(previews: Tensor, steps: Sequence[int], labels: Tensor | No
     Args:
         labels: (N,) classes, shown as colours.
     """
-    side = min(LARGEST_PREVIEW, style.SHEET_WIDTH // len(previews) - 8)
-    figure = style.blank(len(previews) * (side + 8) + 8, side + 36)
+    side = min(LARGEST_PREVIEW, mosaic.SHEET_WIDTH // len(previews) - 8)
+    figure = canvas.blank(len(previews) * (side + 8) + 8, side + 36)
     for index, (points, step) in enumerate(zip(previews, steps, strict=True)):
-        axes = style.place_axes(figure, 8 + index * (side + 8), 28, side, side)
+        axes = canvas.place_axes(figure, 8 + index * (side + 8), 28, side, side)
         axes.set_title(f"step {step:,}", pad=5)
         frame_plane(axes)
         show_points(axes, points, 2, labels)
@@ -251,7 +249,7 @@ def previewed_points(previews: Tensor, steps: Sequence[int], labels: Tensor | No
 
 def column_titles(classes: Sequence[str], count: int, tile_width: int) -> list[str]:
     """The class above each of `count` columns, sorted by class; above its first alone where names have no room."""
-    narrow = any(style.text_width(name) > tile_width for name in classes)
+    narrow = any(canvas.text_width(name) > tile_width for name in classes)
     return ["" if narrow and index else name for name in classes for index in range(count // max(1, len(classes)))]
 
 
@@ -263,9 +261,9 @@ def previews_exhibit(artifacts: RungArtifacts) -> Exhibit:
         labels = artifacts.labels_of(count)
         content = encode_sheet(previewed_points(normalise(previews, artifacts.normalisation), steps, labels), labels)
     else:
-        scale = style.scale_of(previews)
+        scale = mosaic.scale_of(previews)
         columns = column_titles(classes, count, scale * previews.shape[-1])
-        figure = style.mosaic(previews, scale, [f"step {step:,}" for step in steps], columns)
+        figure = mosaic.mosaic(previews, scale, [f"step {step:,}" for step in steps], columns)
         content = encode_strip(figure, previews[-1])
     outside = f" Points farther out than the frame are left out.{artifacts.class_key}" if artifacts.is_points else ""
     layout = "panels from left to right" if artifacts.is_points else "rows from top to bottom"

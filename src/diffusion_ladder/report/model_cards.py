@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 CARDS = Path("reports/models")
 WEIGHTS = Path("models")
-TASKS = {"points": "unconditional-generation", "digits": "unconditional-image-generation"}
-CONDITIONAL_TASK = "class-conditional-image-generation"
 
 
 def card_of(chapter: Chapter, report: Report) -> str:
@@ -27,13 +25,14 @@ def card_of(chapter: Chapter, report: Report) -> str:
 
     kind = str(getattr(chapter.dataset, "kind", ""))
     own = chapter.model.network.name != "diffusers_unet"
+    condition = ["class-conditional"] if chapter.model.conditional else []
     data = ModelCardData(
         license="mit",
         library_name="pytorch" if own else "diffusers",
-        tags=["diffusion", chapter.model.network.name, chapter.sampling.sampler, kind],
+        tags=["diffusion", chapter.model.network.name, chapter.sampling.sampler, kind, *condition],
         datasets=[chapter.model.dataset],
         metrics=[metric.key for metric in chapter.metrics] or None,
-        pipeline_tag=None if kind == "points" else "unconditional-image-generation",
+        pipeline_tag=None if kind == "points" or condition else "unconditional-image-generation",
         model_name=chapter.key,
         eval_results=results_of(chapter) or None,
     )
@@ -45,11 +44,12 @@ def results_of(chapter: Chapter) -> "list[EvalResult]":
     """The rung's metrics as the hub lists them."""
     from huggingface_hub import EvalResult
 
-    kind = str(getattr(chapter.dataset, "kind", ""))
+    what = "generation" if str(getattr(chapter.dataset, "kind", "")) == "points" else "image-generation"
+    task = f"{'class-conditional' if chapter.model.conditional else 'unconditional'}-{what}"
 
     def result(metric: Metric) -> EvalResult:
         return EvalResult(
-            task_type=TASKS.get(kind, CONDITIONAL_TASK),
+            task_type=task,
             dataset_type=chapter.model.dataset,
             dataset_name=str(chapter.card.get("title", chapter.model.dataset)),
             dataset_split="test",

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
-from diffusion_ladder.graph.reader import REFERENCE, read_graph
+from diffusion_ladder.graph.reader import REFERENCE, Definition, read_graph
 from diffusion_ladder.params.section import load_yaml
 
 HEIGHT, GAP_X, GAP_Y, PADDING, LETTER = 36, 20, 34, 14, 8.2  # of a box and between boxes, in pixels
@@ -41,7 +42,8 @@ def read_stages(root: Path) -> list[Stage]:
     path = root / "dvc.yaml"
     if not path.is_file():
         return []
-    graph = read_graph(load_yaml(root / "params.yaml"), path)
+    values = load_yaml(root / "params.yaml")
+    graph = read_graph(values, path)
     read = {name: stage.everywhere("deps") for name, stage in graph.items()}
     written = {name: stage.everywhere("outs", "metrics", "plots") for name, stage in graph.items()}
     needs = {
@@ -57,12 +59,17 @@ def read_stages(root: Path) -> list[Stage]:
     return [
         Stage(
             name=name,
-            words=REFERENCE.sub("each", graph[name].body.get("desc", "")),
+            words=REFERENCE.sub(noun_of(graph[name], values), graph[name].body.get("desc", "")),
             count=len(graph[name].loop),
             needs=sorted(direct[name]),
         )
         for name in sorted(needs, key=lambda name: (len(behind[name]), name))
     ]
+
+
+def noun_of(stage: Definition, values: Mapping[str, Any]) -> str:
+    """What a stage's loop goes over, in words."""
+    return "each rung" if all(entry in values["rungs"].values() for entry in stage.loop.values()) else "each data set"
 
 
 def ancestors(name: str, needs: Mapping[str, set[str]]) -> set[str]:

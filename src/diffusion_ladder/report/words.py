@@ -161,8 +161,9 @@ def about_training(model: RungParameters) -> str:
     training, sentences = model.training, []
     if training.optimiser == "muon":
         sentences.append(
-            "Muon trains the matrices of the linear layers inside the network: it makes the singular values of every"
-            " update alike, where AdamW, which trains the rest, scales each weight by itself (parameter `optimiser`)."
+            "Muon trains the linear layers and the convolutions inside the network, each as a matrix: it makes the"
+            " singular values of every update alike, where AdamW, which trains the rest, scales each weight by itself"
+            " (parameter `optimiser`)."
         )
     if training.flip:
         sentences.append(
