@@ -480,9 +480,9 @@ def test_reverse_strip_has_predictions_below_states():
 
 def test_first_examples_are_of_different_classes():
     labels = torch.tensor([3, 3, 1, 3, 2, 1])
-    assert strips.first_of_each_class(labels, 3) == [2, 4, 0]
-    assert strips.first_of_each_class(labels, 5) == [2, 4, 0, 5, 1]
-    assert strips.first_of_each_class(labels, 100) == [2, 4, 0, 5, 1, 3]
+    assert ways.first_of_each_class(labels, 3) == [2, 4, 0]
+    assert ways.first_of_each_class(labels, 5) == [2, 4, 0, 5, 1]
+    assert ways.first_of_each_class(labels, 100) == [2, 4, 0, 5, 1, 3]
 
 
 @given(count=st.integers(1, 60), columns=st.integers(1, 20), groups=st.integers(1, 4))

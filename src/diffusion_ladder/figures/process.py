@@ -20,12 +20,19 @@ from diffusion_ladder.figures.strips import (
     STRIP_COLOURS,
     STRIP_GREYS,
     encode_strip,
-    first_of_each_class,
     forward_strip,
     image_frames,
     reverse_strip,
 )
-from diffusion_ladder.figures.ways import Way, durations, forward_states, forward_timesteps, longest, reverse_way
+from diffusion_ladder.figures.ways import (
+    Way,
+    durations,
+    first_of_each_class,
+    forward_states,
+    forward_timesteps,
+    longest,
+    reverse_way,
+)
 from diffusion_ladder.params.figures import Figures
 
 PREDICTIONS = 10  # moments of the reverse process in predicted.png

@@ -14,7 +14,7 @@ from diffusion_ladder.figures import canvas, encoding, exhibit, mosaic
 from diffusion_ladder.figures.exhibit import Exhibit, RungArtifacts
 from diffusion_ladder.figures.film import Scene, film, tiles_scene
 from diffusion_ladder.figures.points import LIMIT, encode_sheet, frame_plane, show_points, show_tracked
-from diffusion_ladder.figures.strips import first_of_each_class
+from diffusion_ladder.figures.ways import first_of_each_class
 from diffusion_ladder.params.figures import Figures
 
 SCATTER_PANEL = 380  # side in pixels

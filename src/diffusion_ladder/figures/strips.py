@@ -14,14 +14,6 @@ STRIP_COLOURS, STRIP_GREYS = 64, 16  # of the clean images in a strip, or of all
 ANIMATION_WIDTH = 700  # of the tiles of an animation of images, at most
 
 
-def first_of_each_class(labels: Tensor, count: int) -> list[int]:
-    """Indices of `count` examples: the first of each class in turn, then the second of each, and so on."""
-    by_class = [(labels == label).nonzero().flatten().tolist() for label in sorted(set(labels.tolist()))]
-    deepest = max(map(len, by_class))
-    turns = [indices[depth] for depth in range(deepest) for indices in by_class if depth < len(indices)]
-    return turns[:count]
-
-
 def titles_of(timesteps: Sequence[int]) -> list[str]:
     """Column titles that name the letter once."""
     return [f"{t}" if index else f"t = {t}" for index, t in enumerate(timesteps)]

@@ -10,7 +10,6 @@ from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.schedules import add_noise
 from diffusion_ladder.figures import exhibit
 from diffusion_ladder.figures.exhibit import RungArtifacts
-from diffusion_ladder.figures.strips import first_of_each_class
 
 FIRST_FRAME, LAST_FRAME = 700, 2000  # milliseconds that an animation rests on its ends
 
@@ -69,6 +68,14 @@ class Way:
     def of(self, samples: Sequence[int] | Tensor) -> "Way":
         """The same for some of the K samples."""
         return replace(self, states=self.states[:, samples], predicted=self.predicted[:, samples])
+
+
+def first_of_each_class(labels: Tensor, count: int) -> list[int]:
+    """Indices of `count` examples: the first of each class in turn, then the second of each, and so on."""
+    by_class = [(labels == label).nonzero().flatten().tolist() for label in sorted(set(labels.tolist()))]
+    deepest = max(map(len, by_class))
+    turns = [indices[depth] for depth in range(deepest) for indices in by_class if depth < len(indices)]
+    return turns[:count]
 
 
 def reverse_way(artifacts: RungArtifacts, use: str, moments: int) -> Way:
