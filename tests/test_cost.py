@@ -154,3 +154,11 @@ def test_every_method_is_drawn_within_every_cost_and_the_rungs_own_at_every_scal
         }
     sweep.guidance = None
     assert settings_by_table(sweep, own).keys() == {"cost"}
+
+
+def test_a_distance_below_nought_is_no_better_than_nought():
+    settings = [{"nfe": 10}, {"nfe": 20}, {"nfe": 50}]
+    noisy = [{"kernel_distance": mean, "kernel_distance_std": 0.04} for mean in (-0.10, -0.13, -0.075)]
+    grain = [{"texture_kernel_distance": mean, "texture_kernel_distance_std": 4.0} for mean in (118.0, 22.0, 5.8)]
+    assert cheapest_good(settings, noisy) == 0
+    assert cheapest_good(settings, [one | other for one, other in zip(noisy, grain, strict=True)]) == 2

@@ -50,9 +50,12 @@ def knee(evaluations: Sequence[int], values: Sequence[float]) -> int | None:
 
 
 def good_ones(means: Sequence[float], deviations: Sequence[float]) -> set[int]:
-    """The indices of the means within one standard deviation of the best, which is the least."""
+    """The indices of the means within one standard deviation of the best, which is the least.
+
+    An unbiased distance below nought is none, and no better than nought.
+    """
     best = min(range(len(means)), key=means.__getitem__)
-    return {index for index, mean in enumerate(means) if mean <= means[best] + deviations[best]}
+    return {index for index, mean in enumerate(means) if mean <= max(0.0, means[best]) + deviations[best]}
 
 
 def cheapest_good(settings: Sequence[Facts], measured: Sequence[Mapping[str, float]]) -> int:
