@@ -36,7 +36,7 @@ from diffusion_ladder.report.changes import changes_since
 from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.equations import EQUATIONS_BY_KEY, equations_of
 from diffusion_ladder.report.excerpts import EXCERPTS, excerpts_of, function_source, source_of
-from diffusion_ladder.report.metrics import facts_of, headline_of, metrics_of
+from diffusion_ladder.report.metrics import DESCRIPTIONS, facts_of, headline_of, metrics_of
 from diffusion_ladder.report.model_cards import CARDS, place_cards
 from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.page import build_pages
@@ -44,9 +44,9 @@ from diffusion_ladder.report.pictures import embedded_pictures
 from diffusion_ladder.report.provenance import provenance_of
 from diffusion_ladder.report.rendering import TEMPLATES, number, prose, size, with_spread
 from diffusion_ladder.report.run_page import bars_of, duration, read_records, run_page, write_run_page
-from diffusion_ladder.report.stage_graph import drawing
+from diffusion_ladder.report.stage_graph import drawing, read_stages
 from diffusion_ladder.report.verdict import data_in_words, preset_of
-from diffusion_ladder.report.words import about_training
+from diffusion_ladder.report.words import about_network, about_training
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARAMETERS = load_parameters(REPOSITORY / "params.yaml")
@@ -755,6 +755,23 @@ def test_equations_follow_the_parameters(name):
         assert keys[-2:] == ["ddim_step", "frechet_distance"]
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("rung", ["circles", "mnist_scratch", "faces"])
+def test_a_network_is_told_its_class_whether_or_not_it_is_withheld(rung, conditional, dropout):
+    model = PARAMETERS.rungs[rung]
+    training = model.training.model_copy(update={"label_dropout": dropout * conditional})
+    words = about_network(model.model_copy(update={"conditional": conditional, "training": training}))
+    assert ("class" in words) == conditional
+    assert ("the class is withheld" in words) == bool(conditional and dropout)
+
+
+def test_copies_are_told_by_the_parameter_not_by_a_third():
+    words = DESCRIPTIONS["copied_share"].words
+    assert "`memorisation.ratio`" in words
+    assert not re.search(r"\bthird\b|\bnine\b", words)
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver", "heun"])
 @pytest.mark.parametrize("weight", ["uniform", "min_snr", "p2"])
 @pytest.mark.parametrize("rescaled", [False, True])
@@ -952,6 +969,14 @@ def test_every_line_of_the_graph_leads_downwards_and_every_stage_has_its_box(pro
     assert all(numbers[1] < numbers[-1] for numbers in lines)
 
 
+def test_descriptions_of_loops_say_what_they_go_over():
+    words = {stage.name: stage.words for stage in read_stages(REPOSITORY) if stage.count}
+    of_data = {"fetch", "preprocess", "render_data", "train_classifier"}
+    for name, text in words.items():
+        assert ("each data set" in text, "each rung" in text) == (name in of_data, name not in of_data)
+    assert words["train"] == "Train each rung"
+
+
 # Model cards
 
 
@@ -969,6 +994,9 @@ def test_model_cards_are_read_by_the_hubs_own_library_and_hold_the_metrics(pages
         )
         assert card.data.datasets == [PARAMETERS.rungs[key].dataset]
         assert f"# {PARAMETERS.rungs[key].title}\n" in card.text
+        kind = "class-conditional" if PARAMETERS.rungs[key].conditional else "unconditional"
+        assert all(result.task_type.startswith(kind) for result in card.data.eval_results)
+        assert ("unconditional" in card.data.to_yaml()) == (kind == "unconditional")
 
 
 def test_model_cards_lie_beside_the_weights_without_changing_their_hash(project, tmp_path):

@@ -62,10 +62,10 @@ def lineup_exhibit(findings: Findings) -> Exhibit:
         "neighbours.png",
         "The samples that look most like copies",
         f"The worst {count} of {total} samples, not typical ones: those that are nearest to one training image, "
-        "compared with the next. The ratio of these two distances is near one for something new, and would be below "
-        "`memorisation.ratio` for a copy. Below each: the nearest image that it was trained on, and the nearest that "
-        f"no training has seen, with their distances in pixel space ({findings.numbers['memorisation_space']}). There"
-        " are fewer held-out images to choose from, so that the nearest of them is a little farther.",
+        "compared with the next. The ratio of these two distances is near one for something new, and near nought for "
+        "a copy. Below each: the nearest image that it was trained on, and the nearest that no training has seen, with "
+        f"their distances in pixel space ({findings.numbers['memorisation_space']}). There are fewer held-out images "
+        "to choose from, so that the nearest of them is a little farther.",
         f"{count} generated images in a row, above each one's nearest training image and nearest held-out image; the "
         f"ratios of distances go from {ratios[0]:.2f} to {ratios[-1]:.2f}.",
         encoding.encode_png(canvas.rasterise(lineup_figure(torch.stack([found[name] for name in ROWS]), labels))),

@@ -210,10 +210,10 @@ DESCRIPTIONS = {
     "copied_share": Description(
         "Copies of training data",
         LOWER,
-        "Share of samples that are far nearer to one training example than to any other, by the share that the"
-        " parameter `memorisation.ratio` names: how copies look."
-        " Some new data look so by chance (in the plane about one in nine, among images hardly any), which"
-        " the value for held-out data shows. The other bound is what training data themselves would score, not noise.",
+        "Share of samples that are nearer to one training example than a fraction of the distance to any other, which"
+        " is the parameter `memorisation.ratio`: how copies look. Some new data look so by chance (in the plane a share"
+        " of about the square of that fraction, among images hardly any), which the value for held-out data shows. The"
+        " other bound is what training data themselves would score, not noise.",
         OVER_SEEDS,
     ),
     **{
