@@ -85,9 +85,9 @@ def our_rung(task: Task, device: torch.device) -> Rung:
     return Rung(
         model=task.name,
         dataset=task.name,
-        network=build_network(task.rung.network, shape, 3 if conditional else None, 0, task.name).to(device),
-        settings=task.rung.network,
-        schedule=task.rung.schedule,
+        network=build_network(task.model.network, shape, 3 if conditional else None, 0, task.name).to(device),
+        settings=task.model.network,
+        schedule=task.model.schedule,
         sample_shape=shape,
         num_classes=2 if conditional else 0,
         null_label=2 if conditional else None,
@@ -102,8 +102,8 @@ def ours(task: Task, runtime: Runtime) -> Contender:
     if runtime.compile != "never":
         rung.network.compile(mode=runtime.compile)
     data, labels = (tensor.to(chosen.device) for tensor in (task.images, task.labels))
-    scheduler = build_scheduler(task.rung.schedulers.training, task.rung.schedule)
-    given = loop.Task(rung, scheduler, data, labels, task.rung.training, 0, chosen.precision)
+    scheduler = build_scheduler(task.model.schedulers.training, task.model.schedule)
+    given = loop.Task(rung, scheduler, data, labels, task.model.training, 0, chosen.precision)
     return Contender(loop.train(given), lambda: compute.configure(runtime))
 
 
@@ -117,9 +117,9 @@ def plain_unet(task: Task, device: torch.device) -> plain_diffusers.UNet2DModel:
 
 def plain(task: Task, device: torch.device, bf16: bool) -> Contender:
     """diffusers' plain loop on the same network, under PyTorch's own defaults."""
-    schedule, training = task.rung.schedule, task.rung.training
+    schedule, training = task.model.schedule, task.model.training
     scheduler = plain_diffusers.DDPMScheduler(schedule.T, schedule.beta_start, schedule.beta_end, schedule.name)
-    images = fold(normalise(task.images, IMAGES), task.rung.network.patch_size)
+    images = fold(normalise(task.images, IMAGES), task.model.network.patch_size)
     unet = plain_unet(task, device)
     steps = plain_diffusers.train(unet, scheduler, images, task.labels, training.batch_size, training.steps, bf16)
     return Contender(steps, lambda: defaults(task.runtime.threads))
@@ -197,7 +197,7 @@ def measure(task: Task, device: torch.device, rounds: int, steps: int) -> dict[s
                 seconds[name].append(taken)
     flops = flops_per_step(task, device)
     return {
-        "batch_size": task.rung.training.batch_size,
+        "batch_size": task.model.training.batch_size,
         "parameters": parameter_count(our_rung(task, device).network),
         "gflop_per_step": flops / 1e9,
         "contenders": [
@@ -212,7 +212,7 @@ def summary(seconds: list[float], ours: list[float], task: Task, flops: int) -> 
     return {
         "milliseconds": 1e3 * median,
         "fastest_milliseconds": 1e3 * min(seconds),
-        "images_per_second": task.rung.training.batch_size / median,
+        "images_per_second": task.model.training.batch_size / median,
         "tflop_per_second": flops / median / 1e12,
         "times_ours": statistics.median(taken / our for taken, our in zip(seconds, ours, strict=True)),
         "fastest_times_ours": min(seconds) / min(ours),

@@ -30,7 +30,9 @@ def _in_the_project(monkeypatch):
 def as_activated(**changes: str) -> dict[str, str]:
     """The environment variables of a user who activated this environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    # torch, which the tests have imported, sets the last one.
+    gone = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR")
+    variables = {key: value for key, value in os.environ.items() if key not in gone}
     return variables | {"PATH": path, "DVC_NO_ANALYTICS": "1"} | changes
 
 

@@ -342,8 +342,8 @@ def test_files_are_plain(rendered, model):
 @pytest.mark.slow
 def test_forward_process_is_drawn_from_the_equation(rendered):
     """The stage's forward.png shows the tracked point where sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) epsilon is."""
-    points = read_tensors(rendered[0] / "data/processed/circles.safetensors")["train"]
-    x_0 = ((points - points.mean(0)) / points.std(0))[0]
+    train = read_tensors(rendered[0] / "data/processed/circles.safetensors")["train"]
+    x_0 = ((train - train.mean(0)) / train.std(0))[0]
     epsilon = torch.randn((8, 2), generator=generator(0, "render", "circles", "forward"))[0]
     alpha_bar = numpy.cumprod(1 - numpy.linspace(1e-4, 0.01, 1000))
     pixels = pixels_of(rendered[0], "circles", "forward.png")
@@ -507,11 +507,11 @@ def test_grids_fill_their_last_row(count, largest):
 @pytest.mark.parametrize("colours", [1, 2, 17, 256])
 def test_palette_changes_no_pixel_of_a_picture_in_its_colours(colours):
     random = numpy.random.default_rng(colours)
-    palette = random.choice(2**24, colours, replace=False)
-    palette = [(int(value) >> 16, int(value) >> 8 & 255, int(value) & 255) for value in palette]
-    pixels = numpy.array(palette, dtype=numpy.uint8)[random.integers(colours, size=(20, 30))]
+    values = random.choice(2**24, colours, replace=False)
+    chosen = [(int(value) >> 16, int(value) >> 8 & 255, int(value) & 255) for value in values]
+    pixels = numpy.array(chosen, dtype=numpy.uint8)[random.integers(colours, size=(20, 30))]
     image = Image.fromarray(pixels)
-    for converted in (palette.with_palette(image, palette), Image.open(io.BytesIO(encoding.encode_png(image)))):
+    for converted in (palette.with_palette(image, chosen), Image.open(io.BytesIO(encoding.encode_png(image)))):
         assert converted.mode == "P"
         assert (numpy.asarray(converted.convert("RGB")) == pixels).all()
 
@@ -519,9 +519,9 @@ def test_palette_changes_no_pixel_of_a_picture_in_its_colours(colours):
 def test_palette_takes_the_nearest_colour():
     random = numpy.random.default_rng(0)
     pixels = random.integers(256, size=(9, 11, 3), dtype=numpy.uint8)
-    palette = [tuple(map(int, colour)) for colour in random.integers(256, size=(40, 3))]
-    shown = numpy.asarray(palette.with_palette(Image.fromarray(pixels), palette).convert("RGB")).astype(int)
-    distances = ((pixels[:, :, None].astype(int) - numpy.array(palette)) ** 2).sum(-1)  # (9, 11, 40)
+    chosen = [tuple(map(int, colour)) for colour in random.integers(256, size=(40, 3))]
+    shown = numpy.asarray(palette.with_palette(Image.fromarray(pixels), chosen).convert("RGB")).astype(int)
+    distances = ((pixels[:, :, None].astype(int) - numpy.array(chosen)) ** 2).sum(-1)  # (9, 11, 40)
     assert (((shown - pixels) ** 2).sum(-1) == distances.min(-1)).all()
 
 

@@ -237,6 +237,7 @@ def test_samplers_are_held_against_the_schedule_and_the_clipping():
     ):
         check_consistency(validate(values))
     sweep |= {"samplers": ["dpm_solver"], "evaluations": [1000]}
+    sampling["spacing"] = "trailing"
     check_consistency(validate(values))
     sampling["spacing"] = "linspace"
     rung["schedule"]["rescale_betas_zero_snr"] = False

@@ -183,7 +183,7 @@ from torch import nn
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.evaluation.findings import Findings
-from diffusion_ladder.figures import exhibit
+from diffusion_ladder.figures.exhibit import sampler_title
 from diffusion_ladder.figures.evaluation import cost_exhibit
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.report.equations import equations_of
@@ -251,7 +251,7 @@ assert "Euler ancestral with 20 evaluations" in exhibit.caption
 pixels = Image.open(io.BytesIO(exhibit.content)).convert("RGB").getcolors(1 << 20)
 assert ImageColor.getrgb(SAMPLERS[NAME].colour) in {colour for _, colour in pixels}
 facts = {"sampler": NAME, "nfe": 20, "guidance_scale": 1.0}
-assert exhibit.sampler_title(facts) == "Euler ancestral, 20 evaluations"
+assert sampler_title(facts) == "Euler ancestral, 20 evaluations"
 
 # the report names it and quotes it
 schedulers, sampling.sampler = Values(training="ddpm", comparison="diffusers_ddim"), NAME
