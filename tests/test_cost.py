@@ -40,7 +40,7 @@ def test_the_cheapest_good_setting_is_good_and_nothing_good_is_cheaper(settings)
     rows = [{"distance": mean, "distance_std": deviation} for _, mean, deviation in settings]
     chosen = cheapest_good([{"nfe": nfe} for nfe in evaluations], rows)
     best = min(range(len(means)), key=lambda index: (means[index], index))
-    limit = means[best] + deviations[best]
+    limit = max(0.0, means[best]) + deviations[best]
     assert means[chosen] <= limit
     for other, mean in enumerate(means):
         cheaper = math.ceil(evaluations[other] / 2) - math.ceil(evaluations[chosen] / 2)
