@@ -47,12 +47,12 @@ class Asked:
 
 
 def prepare(rung: str, options: Mapping[str, Any]) -> Asked:
-    """The rung called so, with the settings of params.yaml and over them those of a command that were given.
+    """The rung called so, with the settings of params.yaml and over them those of a command.
 
     Raises:
         UserError: there is no such rung, it isn't trained, or a setting doesn't fit it.
     """
-    parameters = parameters_with(rung, {name: value for name, value in options.items() if value is not None})
+    parameters = parameters_with(rung, options)
     folder = Path("models") / rung
     if not (folder / "rung.json").is_file():
         raise UserError(f"{folder} holds no trained model: `dvc repro train@{rung}` trains it")
@@ -100,8 +100,9 @@ SAMPLER_OPTIONS = ("sampler", "steps", "spacing", "guidance_scale", "eta", "clip
 
 
 def sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of `add_sampler` as keys of `sampling`; None where an option wasn't given."""
-    return {name: getattr(arguments, name) for name in SAMPLER_OPTIONS}
+    """Those of `add_sampler` that were given, as keys of `sampling`."""
+    values = {name: getattr(arguments, name) for name in SAMPLER_OPTIONS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def picture_of(pixels: Tensor) -> Image.Image:

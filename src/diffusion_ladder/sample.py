@@ -71,7 +71,9 @@ def write_points(points: Tensor, names: list[str], normalisation: Normalisation,
     panel = Panel("Samples", normalise(points.flatten(0, 1), normalisation), labels)
     with house_style():
         write_bytes(folder / "grid.png", encode_png(rasterise(scatter_row([panel]))))
-    rows = [{"x": x, "y": y, "class": name} for name, group in zip(names, points.tolist(), strict=True) for x, y in group]
+    rows = [
+        {"x": x, "y": y, "class": name} for name, group in zip(names, points.tolist(), strict=True) for x, y in group
+    ]
     write_table(folder / "points.tsv", rows)
 
 

@@ -38,7 +38,9 @@ def finished(
 
 
 @torch.no_grad()
-def inverted(rung: Rung, scheduler: Any, predict: Predict, x_0: Tensor, iterations: int, progress: Any = None) -> Tensor:
+def inverted(
+    rung: Rung, scheduler: Any, predict: Predict, x_0: Tensor, iterations: int, progress: Any = None
+) -> Tensor:
     """The noise from which deterministic DDIM draws x_0: its steps in reverse order, each solved for where it began.
 
     Args:
