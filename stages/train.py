@@ -84,7 +84,8 @@ def train_rung(stage: Stage, processes: Processes) -> None:
         session.run()
         if session.is_main:
             facts = facts_of(session, metadata, tensors["train"]) | {"computed_with": circumstances_of(stage)}
-            save_rung(rung, f"models/{stage.key}", scheduler, facts)
+            options = {"timestep_spacing": previews.spacing, "clip_sample": previews.clip_sample}  # of its pipeline
+            save_rung(rung, f"models/{stage.key}", facts, options)
             drawn = session.history.all_previews()
             write_tensors(f"data/samples/{stage.key}.previews.safetensors", drawn, {"model": stage.key})
             session.checkpoints.remove()

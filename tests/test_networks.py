@@ -12,7 +12,7 @@ from diffusion_ladder.networks import mlp, unet
 from diffusion_ladder.networks.embeddings import fold, sinusoidal_embedding, unfold
 from diffusion_ladder.params.network import DiffusersUNetNetwork, MLPNetwork, UNetNetwork
 from diffusion_ladder.params.schedule import Schedule
-from diffusion_ladder.rungs import Rung, build_network, build_scheduler, load_rung, save_rung
+from diffusion_ladder.rungs import Rung, build_network, load_rung, save_rung
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 repair_torchvision()
@@ -233,7 +233,7 @@ def test_what_save_rung_writes_is_all_that_load_rung_needs(tmp_path):
     schedule = Schedule(name="linear", T=10, beta_start=1e-4, beta_end=0.01, prediction_type="epsilon")
     plane = Normalisation((0.5, 1.0), (2.0, 3.0), bytes=False)
     rung = Rung("toy", "toy", build_network(settings, (2,), None, 0, "toy"), settings, schedule, (2,), 0, None, plane)
-    save_rung(rung, tmp_path / "toy", build_scheduler("ddpm", schedule), {})
+    save_rung(rung, tmp_path / "toy", {}, {})
     loaded = load_rung(tmp_path / "toy")
     assert (loaded.normalisation, loaded.schedule, loaded.settings) == (plane, schedule, settings)
     for name, weight in rung.network.state_dict().items():

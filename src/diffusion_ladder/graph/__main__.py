@@ -1,6 +1,7 @@
 """Write into dvc.yaml what follows from the code and from params.yaml: `python -m diffusion_ladder.graph`.
 
-Each stage's code dependencies come from what it imports; the loop of compare_scores and the charts list the rungs.
+Each stage's code dependencies come from what it imports; the loop of compare_scores, the charts and the artifacts list
+the rungs.
 """
 
 import re
@@ -27,7 +28,18 @@ def written(text: str, parameters: Mapping[str, Any], stages: Mapping[str, Defin
     scored = "".join(f"      {name}: ${{rungs.{name}}}\n" for name, rung in rungs.items() if "score" in rung)
     text = replaced(text, r"(?<=  compare_scores:\n    foreach:\n)(      \w+: .*\n)*", scored)
     norms = "".join(f"        reports/training/{name}.tsv: gradient_norm\n" for name in rungs)
-    return replaced(text, r"(        reports/training/\w+\.tsv: gradient_norm\n)+", norms)
+    text = replaced(text, r"(        reports/training/\w+\.tsv: gradient_norm\n)+", norms)
+    models = "".join(artifact(name, rung) for name, rung in rungs.items())
+    return replaced(text, r"(?<=\nartifacts:\n)(  \S+: \{.*\n)*", models)
+
+
+def artifact(name: str, rung: Mapping[str, Any]) -> str:
+    """The line that registers a rung's model with DVC, whose names hold small letters, digits and hyphens."""
+    conditional = "class-conditional" if rung["conditional"] else "unconditional"
+    labels = ", ".join(["diffusion", rung["dataset"], rung["network"]["name"], conditional])
+    title = rung["title"].replace("'", "''")
+    key = name.lower().replace("_", "-").strip("-")
+    return f"  {key}: {{path: models/{name}, type: model, desc: '{title}', labels: [{labels}]}}\n"
 
 
 def with_dependencies(text: str, stage: Definition) -> str:

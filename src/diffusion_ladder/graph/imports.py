@@ -14,7 +14,8 @@ from diffusion_ladder.params.samplers import MODULES
 SOURCE = "src/diffusion_ladder"
 SCHEDULERS = f"{SOURCE}/schedulers"
 LOADED = {  # modules that a stage loads by a name that is no scalar of params.yaml
-    "train": [f"{SCHEDULERS}/ddim.py"],  # draws the previews
+    # What draws the previews; and what makes a folder a pipeline of diffusers.
+    "train": [f"{SCHEDULERS}/ddim.py", f"{SCHEDULERS}/diffusers_ddpm.py", f"{SOURCE}/networks/diffusers_pipeline.py"],
     "sweep": [f"{SCHEDULERS}/{module}.py" for module in MODULES],
     "compare_schedulers": [f"{SCHEDULERS}/diffusers_interface.py"],
 }

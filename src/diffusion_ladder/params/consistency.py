@@ -57,12 +57,20 @@ def check_rung(key: str, rung: RungParameters, dataset: AnyDataset, classifiers:
     """All checks of one rung."""
     check_kind(key, rung, dataset, classifiers)
     check_sizes(key, rung, dataset)
+    check_sampling(key, rung, dataset)
+    check_sweep(key, rung)
+    if len({*samplers_of(rung).values()}) == 1:
+        both = rung.sampling.sampler
+        raise ParameterError(f"{key}: sampling.sampler and schedulers.comparison are both {both}: choose two samplers")
+
+
+def check_sampling(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
+    """All checks of how a rung's samples are drawn, which hold for other commands than the pipeline's, too."""
     check_counts(key, rung)
     check_classes(key, rung, dataset)
     check_schedule(key, rung)
     check_options(key, rung, dataset)
     check_samplers(key, rung)
-    check_sweep(key, rung)
 
 
 def check_kind(key: str, rung: RungParameters, dataset: AnyDataset, classifiers: list[str]) -> None:
@@ -204,8 +212,6 @@ def check_options(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
 def check_samplers(key: str, rung: RungParameters) -> None:
     """What a sampler can't do is refused before the training that it would come after."""
     sampling, (first, second), T = rung.sampling, samplers_of(rung).values(), rung.schedule.T
-    if first == second:
-        raise ParameterError(f"{key}: sampling.sampler and schedulers.comparison are both {first}: choose two samplers")
     for name, module in {"steps": first, "comparison_steps": second}.items():
         if sampling.thresholding and "thresholding" not in MODULES[module].options:
             raise ParameterError(f"{key}.sampling.thresholding: {module} knows clip_sample only")
