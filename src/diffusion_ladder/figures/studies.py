@@ -15,7 +15,12 @@ from diffusion_ladder.figures.points import show_crowd
 ROW, HEAD, FOOT = 30, 46, 58  # heights of a variant, of the titles and of the axis, in pixels
 WIDTH, GAP = 1200, 36
 CHART = palette.palette_of(
-    (palette.INK, 8), (palette.RULE, 2), (palette.GRID, 1), (palette.BLUE, 8), (palette.CROWD, 8), (palette.VERMILLION, 8)
+    (palette.INK, 8),
+    (palette.RULE, 2),
+    (palette.GRID, 1),
+    (palette.BLUE, 8),
+    (palette.CROWD, 8),
+    (palette.VERMILLION, 8),
 )
 COLOURS = {"better": palette.BLUE, "worse": palette.VERMILLION}  # than the baseline; the baseline itself is in ink
 IMAGES = 10  # of each variant
@@ -69,12 +74,14 @@ def draw_panel(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
         colour = palette.INK if place == 0 else COLOURS.get(panel.judged.get(name, ""), palette.CROWD)
         spread = values.std().item() if len(values) > 1 else 0.0
         axes.plot(values, [place] * len(values), "|", color=colour, ms=13, mew=1.5)
-        axes.errorbar(values.mean(), place, xerr=spread, fmt="o", color=colour, ms=8, capsize=4, elinewidth=2)
+        axes.errorbar(values.mean().item(), place, xerr=spread, fmt="o", color=colour, ms=8, capsize=4, elinewidth=2)
         if place == 0:
-            axes.axvline(values.mean(), color=palette.INK, lw=1, zorder=0)
+            axes.axvline(values.mean().item(), color=palette.INK, lw=1, zorder=0)
     if panel.floor is not None:
         axes.axvline(panel.floor, color=palette.CROWD, lw=1.5, ls=":", zorder=0)
-        axes.text(panel.floor, -0.62, "real data", color=palette.INK, size=canvas.SMALL_TEXT_SIZE, ha="center", va="bottom")
+        axes.text(
+            panel.floor, -0.62, "real data", color=palette.INK, size=canvas.SMALL_TEXT_SIZE, ha="center", va="bottom"
+        )
     axes.set(ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)), xlabel=panel.axis)
     if spans_decades(panel):
         axes.set_xscale("log")

@@ -81,9 +81,9 @@ class Answer:
         """The verdict in one sentence: what is better, what is worse, and how large a difference could be hidden."""
         groups = {judged: [row for row in self.rows if row.judged == judged] for judged in (BETTER, WORSE, ALIKE)}
         parts = [
-            f"{names(groups[judged])} {'is' if len(groups[judged]) == 1 else 'are'} {judged} than {self.baseline.variant}"
-            for judged in (BETTER, WORSE)
-            if groups[judged]
+            f"{names(rows)} {'is' if len(rows) == 1 else 'are'} {judged} than {self.baseline.variant}"
+            for judged, rows in groups.items()
+            if rows and judged != ALIKE
         ]
         if alike := groups[ALIKE]:
             bound = max(row.comparison.bound for row in alike if row.comparison)
@@ -203,7 +203,7 @@ class StudyResults:
         if paired:
             both = runs.index.intersection(base.index)
             runs, base = runs.loc[both], base.loc[both]
-        return compare(*(judged_by(each, metric, told) for each in (runs, base)), paired)
+        return compare(judged_by(runs, metric, told), judged_by(base, metric, told), paired)
 
     def row(
         self,
@@ -214,11 +214,7 @@ class StudyResults:
         told: Description,
     ) -> Row:
         """A row of the table."""
-        spread = runs.std(ddof=1) if len(runs) > 1 else {}
-        cells = {
-            metric: " ± ".join(filter(None, with_spread(float(runs[metric].mean()), spread.get(metric))))
-            for metric in metrics
-        }
+        cells = {metric: with_deviation(runs[metric].dropna()) for metric in metrics}
         seconds = runs["training_seconds"].astype(float).mean()
         return Row(
             variant=name,
@@ -246,6 +242,14 @@ class StudyResults:
     def codes(self) -> list[str]:
         """The versions of the code that made the runs."""
         return sorted({run["code"] for run in self.found["runs"]})
+
+
+def with_deviation(values: pandas.Series) -> str:
+    """Mean and standard deviation of some runs; one alone has no deviation."""
+    if values.empty:
+        return ""
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+    return " ± ".join(filter(None, with_spread(float(values.mean()), deviation)))
 
 
 def judged_by(runs: pandas.DataFrame, metric: str, told: Description) -> list[float]:

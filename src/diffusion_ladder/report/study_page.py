@@ -70,8 +70,8 @@ def caption_of_chart(study: StudyResults) -> dict[str, str]:
         "title": "Quality by variant",
         "caption": (
             "Every run is a stroke, a training seed each; the large mark is their mean, with a bar of one standard"
-            f" deviation. The vertical line is the mean of {study.baseline}, the dotted one what real data score. Blue is"
-            " better than that and orange worse, by the test; grey is neither, or another metric than the one that"
+            f" deviation. The vertical line is the mean of {study.baseline}, the dotted one what real data score. Blue"
+            " is better than that and orange worse, by the test; grey is neither, or another metric than the one that"
             " decides."
         ),
         "alt": f"Charts of {len(study.variants)} variants; the verdict beside them says what they show.",
@@ -99,4 +99,3 @@ def commands_of(study: StudyResults) -> list[str]:
     if run:
         commands.append(f"dvc exp apply {run['experiment']}   # that run as the state of your folder")
     return commands
-

@@ -87,7 +87,9 @@ def run_study(name: str, runs: list[Run], workers: int, dry: bool) -> dict[str, 
     waves = [*in_waves(todo, {run.name: training_of(run) for run in todo})]
     first = {run.name for run in waves[0]} if waves else set()
     estimates = {run.name: seconds_of(run, parameters, run.name not in first) for run in todo}
-    print(f"{name}: {len(runs)} runs, {len(runs) - len(todo)} of them done. {told(in_all(estimates.values(), workers))}")
+    print(
+        f"{name}: {len(runs)} runs, {len(runs) - len(todo)} of them done. {told(in_all(estimates.values(), workers))}"
+    )
     failed: dict[str, str] = {}
     if todo and not dry:
         progress = Progress(estimates, workers)
@@ -130,7 +132,9 @@ def main() -> None:
     except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("stopped waiting; the queue's workers go on: `dvc queue stop --kill` ends them, the same command waits")
+        sys.exit(
+            "stopped waiting; the queue's workers go on: `dvc queue stop --kill` ends them, the same command waits"
+        )
     sys.exit(1 if failed else 0)
 
 

@@ -49,7 +49,7 @@ class Study(Section):
     seeds: Annotated[list[NotNegative], Field(min_length=1)]
     test: Literal["welch", "paired"]
     baseline: str
-    overrides: Changes = {}
+    overrides: Changes = Field(default_factory=dict)
     variants: Annotated[dict[Text, Changes], Field(min_length=1)] | None = None
     grid: Annotated[dict[str, list[Any]], Field(min_length=1)] | None = None
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,14 +21,18 @@ def output_of(command: list[str]) -> str:
     Raises:
         UserError: it fails; with the last line of what it said.
     """
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise UserError(f"{command[0]} can't be run: {error.strerror}; activate the project's environment") from None
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
-        raise UserError(f"`{shlex.join(command)}` failed: {said}")
-    return done.stdout
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as complained:  # a worker keeps a pipe
+        try:
+            code = subprocess.run(command, stdout=printed, stderr=complained, check=False).returncode
+        except OSError as error:
+            raise UserError(f"{command[0]}: {error.strerror}; activate the project's environment") from None
+        printed.seek(0)
+        complained.seek(0)
+        output, said = printed.read(), complained.read()
+    if code:
+        last = (said.strip() or output.strip() or "it says nothing").splitlines()[-1]
+        raise UserError(f"`{shlex.join(command)}` failed: {last}")
+    return output
 
 
 def finished() -> dict[str, list[str]]:
