@@ -22,6 +22,14 @@ from diffusion_ladder.training.loop import Task, zero_loss
 from diffusion_ladder.training.session import Session
 
 
+def training_seed(stage: Stage) -> int:
+    """The seed of all that is random in training: first weights, order, timesteps, noise and dropped labels.
+
+    Samples and previews come from the root seed alone, so that trainings with other seeds start from the same noise.
+    """
+    return stage.parameter("seed", int) + stage.section("training", Training).seed
+
+
 def new_rung(stage: Stage, sample_shape: tuple[int, ...], metadata: dict[str, Any]) -> Rung:
     """The rung with fresh weights, on the stage's device."""
     key = f"rungs.{stage.key}"
@@ -29,7 +37,7 @@ def new_rung(stage: Stage, sample_shape: tuple[int, ...], metadata: dict[str, An
     label_dropout = stage.section("training", Training).label_dropout
     num_classes = len(metadata["class_names"]) if stage.parameter(f"{key}.conditional", bool) else 0
     rows = num_classes + (label_dropout > 0) if num_classes else None  # one more row is the null label
-    network = build_network(settings, sample_shape, rows, stage.parameter("seed", int), stage.key)
+    network = build_network(settings, sample_shape, rows, training_seed(stage), stage.key)
     return Rung(
         model=stage.key,
         dataset=metadata["dataset"],
@@ -77,7 +85,7 @@ def train_rung(stage: Stage, processes: Processes) -> None:
         print(f"{stage.label}: {notice}")
     data, labels = (tensors[name].to(stage.device) for name in ("train", "train_labels"))
     settings, seed = stage.section("training", Training), stage.parameter("seed", int)
-    task = Task(rung, scheduler, data, labels, settings, seed, stage.precision)
+    task = Task(rung, scheduler, data, labels, settings, training_seed(stage), stage.precision)
     previews = stage.section("previews", Previews)
     session = Session(stage, task, lambda averaged: draw_preview(averaged, previews, seed, stage.precision), processes)
     with session.locked():

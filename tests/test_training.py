@@ -39,6 +39,7 @@ SCHEDULE = Schedule(
 NETWORK = MLPNetwork(name="mlp", hidden_size=16, hidden_layers=1, time_embedding_size=8)
 PLANE = Normalisation(mean=(1.0, -2.0), std=(3.0, 0.5), bytes=False)
 TRAINING = Training(
+    seed=0,
     steps=20,
     batch_size=64,
     learning_rate=1e-2,

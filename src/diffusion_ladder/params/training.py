@@ -46,6 +46,7 @@ class Decay(Section):
 class Training(Section):
     """The training loop's settings; what is off is absent."""
 
+    seed: NotNegative
     steps: Positive
     batch_size: Positive
     learning_rate: PositiveFloat

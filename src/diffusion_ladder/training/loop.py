@@ -145,7 +145,7 @@ class Task:
         data: (N, C, H, W) uint8 or (N, D) float32, in data units.
         labels: (N,) int64; used by conditional models.
         settings: steps, batch size, learning rate and so on.
-        seed: the root seed.
+        seed: of the training.
         precision: of matrix products; loss, optimiser and average stay in float32.
     """
 
