@@ -63,6 +63,20 @@ def check_rung(key: str, rung: RungParameters, dataset: AnyDataset, classifiers:
     check_options(key, rung, dataset)
     check_samplers(key, rung)
     check_sweep(key, rung)
+    check_ideal_denoiser(key, rung, dataset)
+
+
+def check_ideal_denoiser(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
+    """The ideal denoiser is asked at the schedule's timesteps, and for every class equally often."""
+    ideal, classes = rung.ideal_denoiser, class_count(dataset)
+    if ideal is None:
+        return
+    if ideal.steps > rung.schedule.T:
+        raise ParameterError(f"{key}.ideal_denoiser.steps: {ideal.steps} is more than T = {rung.schedule.T}")
+    if rung.conditional and ideal.count % classes:
+        raise ParameterError(f"{key}.ideal_denoiser.count: {ideal.count} is no multiple of {classes} classes")
+    if MODULES[ideal.sampler].name == "heun":
+        raise ParameterError(f"{key}.ideal_denoiser.sampler: heun visits fractions of timesteps; take another one")
 
 
 def check_kind(key: str, rung: RungParameters, dataset: AnyDataset, classifiers: list[str]) -> None:
