@@ -106,6 +106,7 @@ def test_a_rung_with_a_score_is_in_the_loop_and_every_rung_in_the_chart(copy):
     assert make_graph(copy).returncode == 0
     graph = read_graph(load_yaml(copy / "params.yaml"), copy / "dvc.yaml")
     assert list(graph["compare_scores"].loop) == ["circles", "spirals"]
+    assert list(graph["ideal_denoiser"].loop) == ["circles", "mnist_scratch"]
     assert list(graph["train"].loop) == ["circles", "moons", "spirals", "mnist_scratch", "mnist_diffusers", "faces"]
     norms = load_yaml(copy / "dvc.yaml")["plots"][1]["Gradient norm"]["y"]
     assert list(norms) == [f"reports/training/{name}.tsv" for name in graph["train"].loop]

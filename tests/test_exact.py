@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 from sklearn.datasets import make_circles, make_moons
-from torch import nn
 
 from diffusion_ladder.data.normalise import Normalisation, normalise
 from diffusion_ladder.diffusion.exact import data_set_x0, gaussian_x0, prediction_of
-from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.diffusion.targets import PREDICTION_TYPES, x0_and_epsilon
+from diffusion_ladder.evaluation.gaussian_chain import closed_form, end_errors, gaussian_chains, reverse_chain
+from diffusion_ladder.evaluation.memorisation import evaluate_memorisation
 from diffusion_ladder.evaluation.points import wasserstein_2
+from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.networks.ideal_denoiser import IdealDenoiser
 from diffusion_ladder.params.network import MLPNetwork
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.rungs import Rung
@@ -211,20 +213,31 @@ def test_samples_have_the_moments_of_the_recursion_within_sampling_error(kind, c
     assert x.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / count))
 
 
+@pytest.mark.parametrize("steps", [1000, 50, 5])
+def test_the_gaussian_chain_of_the_report_is_that_recursion_and_starts_and_ends_where_it_should(steps):
+    schedule = chain("ddpm", steps, "linspace").schedule
+    found = reverse_chain(schedule, steps, MEAN, STD)
+    assert found.timesteps[[0, -2, -1]].tolist() == [1000, 1, 0]
+    alpha_bars = [*schedule.alpha_bar[found.timesteps[:-1] - 1].tolist(), 1.0]
+    mean, variance = moments(ddpm_step(*pair, "fixed_small") for pair in itertools.pairwise(alpha_bars))
+    assert (found.mean[-1].item(), found.std[-1].item()) == pytest.approx((mean, math.sqrt(variance)), rel=1e-6)
+
+
+def test_the_chain_meets_the_closed_form_with_every_timestep_and_spreads_too_little_with_few():
+    schedule = chain("ddpm", 10, "linspace").schedule
+    forward = closed_form(schedule, MEAN, STD)
+    noisy = MEAN + STD * noise_draws((50_000,), 1)
+    noisy = schedule.add_noise(noisy, noise_draws((50_000,), 2), torch.tensor(499))
+    assert (noisy.mean().item(), noisy.std().item()) == pytest.approx(
+        (forward.mean[500].item(), forward.std[500].item()), abs=0.015
+    )
+    errors = end_errors(gaussian_chains(schedule, MEAN, STD))
+    at_the_end = [errors[f"gaussian_std_error_of_{steps}_steps"] for steps in (1000, 50, 10)]
+    assert at_the_end == sorted(at_the_end)
+    assert at_the_end[0] < 0.02 < 0.1 < at_the_end[-1]
+
+
 # A finite data set: its own ideal denoiser brings the circles and the moons back
-
-
-class IdealDenoiser(nn.Module):
-    """The network that predicts epsilon perfectly for a data set (N, 2), normalised."""
-
-    def __init__(self, data, schedule):
-        super().__init__()
-        self.data = nn.Parameter(data, requires_grad=False)
-        self.alpha_bar = make_schedule(schedule.name, schedule.T, schedule.beta_start, schedule.beta_end).alpha_bar
-
-    def forward(self, sample, timestep, class_labels=None):
-        alpha_bar = self.alpha_bar[int(timestep[0])].item()
-        return prediction_of("epsilon", data_set_x0(sample, alpha_bar, self.data), sample, alpha_bar)
 
 
 @pytest.fixture(scope="module", params=["circles", "moons"])
@@ -234,10 +247,11 @@ def known(request):
     train, test = (torch.from_numpy(draw(1000, noise=0.05, random_state=seed)[0]).float() for seed in (1, 2))
     normalisation = Normalisation(tuple(train.mean(0).tolist()), tuple(train.std(0).tolist()), bytes=False)
     schedule = load_parameters().rungs[request.param].schedule.model_copy(update={"beta_end": 0.02})  # ends in noise
+    labels = torch.zeros(len(train), dtype=torch.int64)
     rung = Rung(
         model="ideal",
         dataset="ideal",
-        network=IdealDenoiser(normalise(train, normalisation), schedule),
+        network=IdealDenoiser(normalise(train, normalisation), labels, forward_process(schedule), "epsilon"),
         settings=MLPNetwork(name="mlp", hidden_size=2, hidden_layers=1, time_embedding_size=2),
         schedule=schedule,
         sample_shape=(2,),
@@ -259,7 +273,7 @@ def test_with_its_ideal_denoiser_every_sampler_brings_a_data_set_back(known, sam
     settings = load_parameters().rungs["circles"].sampling.model_copy(update=changes)
     drawn = draw_samples(Drawing(rung, sampler, settings, steps, 400, seed=0))
     assert drawn.timesteps[-1] == last
-    noise = math.sqrt(1 - rung.network.alpha_bar[last].item())  # in standard deviations of the data
+    noise = math.sqrt(1 - rung.network.schedule.alpha_bar[last].item())  # in standard deviations of the data
     nearest, nearest_of_others = (
         torch.cdist(normalise(points, rung.normalisation), rung.network.data).amin(dim=1)
         for points in (drawn.samples, test)
@@ -270,3 +284,49 @@ def test_with_its_ideal_denoiser_every_sampler_brings_a_data_set_back(known, sam
     redrawn = [train[torch.randint(len(train), (400,), generator=draws)] for _ in range(20)]
     floors = torch.tensor([wasserstein_2(points, test) for points in redrawn])
     assert wasserstein_2(drawn.samples, test) < floors.mean() + 3 * floors.std()
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_the_ideal_denoiser_is_a_network_that_knows_each_class_by_heart(prediction_type):
+    """Mixed timesteps and labels in one batch, against the definition for each sample alone."""
+    data, labels = noise_draws((30, 2, 3), 1), torch.arange(30) % 3
+    schedule = forward_process(load_parameters().rungs["circles"].schedule)
+    network = IdealDenoiser(data, labels, schedule, prediction_type)
+    x, t, asked = noise_draws((12, 2, 3), 2), torch.arange(12) % 4 * 300, torch.arange(12) % 3
+    for classes in (None, asked):
+        found = network(x, t, classes)
+        for index in range(12):
+            known = data if classes is None else data[labels == classes[index]]
+            alpha_bar = schedule.alpha_bar[t[index]].item()
+            squared = (x[index] - math.sqrt(alpha_bar) * known).flatten(1).square().sum(1)
+            weight = torch.exp(-(squared - squared.min()) / (2 * (1 - alpha_bar)))
+            x0 = (weight[:, None, None] * known).sum(0) / weight.sum()
+            epsilon = (x[index] - math.sqrt(alpha_bar) * x0) / math.sqrt(1 - alpha_bar)
+            v = math.sqrt(alpha_bar) * epsilon - math.sqrt(1 - alpha_bar) * x0
+            expected = {"sample": x0, "epsilon": epsilon, "v_prediction": v}[prediction_type]
+            assert torch.allclose(found[index], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_ideal_denoiser_of_images_draws_training_images_of_the_requested_class_and_is_caught():
+    draws = torch.Generator().manual_seed(0)
+    images = {name: torch.randint(256, (60, 1, 6, 6), generator=draws, dtype=torch.uint8) for name in ("train", "test")}
+    labels = torch.arange(60) % 2
+    parameters = load_parameters().rungs["mnist_scratch"]
+    normalisation = Normalisation((0.5,), (0.5,), bytes=True)
+    network = IdealDenoiser(
+        normalise(images["train"], normalisation), labels, forward_process(parameters.schedule), "epsilon"
+    )
+    rung = Rung("ideal", "ideal", network, parameters.network, parameters.schedule, (1, 6, 6), 2, None, normalisation)
+    settings = parameters.sampling.model_copy(update={"spacing": "linspace", "trajectory_count": 2})
+    drawn = draw_samples(Drawing(rung, "ddpm", settings, 10, 20, seed=0, seeds=2))
+    same = (drawn.samples[:, None] == images["train"]).flatten(2).all(2)  # (40, 60)
+    assert torch.equal(labels[same.long().argmax(1)], drawn.labels)
+    assert same.any(1).all()
+    samples = {"samples": drawn.samples, "sampling_seed": drawn.sampling_seed}
+
+    def generator_of(*purpose):
+        return torch.Generator().manual_seed(len(purpose))
+
+    numbers = evaluate_memorisation(samples, images, parameters.evaluation.memorisation, 20, generator_of).numbers
+    assert numbers["exact_duplicates"] == numbers["copied_share"] == 1
+    assert numbers["memorisation_verdict"].startswith("Signs of memorisation: 100.00% of the samples equal")

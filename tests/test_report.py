@@ -328,6 +328,36 @@ def test_the_verdict_on_memorisation_and_its_facts_stand_under_their_topic(root,
     assert pages.markdown.count("no sample is a copy") == 1
 
 
+def test_rung_zero_stands_before_the_first_rung_with_its_equation_its_alarm_and_its_commands(root, tmp_path, pages):
+    assert "rung-zero" not in pages.html + pages.markdown  # where nothing was measured of it
+    shutil.copytree(root, tmp_path / "project")
+    image = next((root / "reports/figures/circles").glob("*.png"))
+    for key, kind in (("circles", "points"), ("mnist_scratch", "digits")):
+        measured = metrics_for(kind, 0.1) | measurement("copied_share", 0.9137, 0.1143, 0.9991, 0.0171)
+        measured |= {"memorisation_verdict": f"Signs of memorisation in {key} <all>.", "known_examples": 317}
+        measured |= {"gaussian_std_error_of_13_steps": 0.0719} if kind == "points" else {}
+        write_json(tmp_path / f"project/reports/metrics/ideal/{key}.json", measured)
+        folder = tmp_path / f"project/reports/figures/ideal/{key}"
+        folder.mkdir(parents=True)
+        shutil.copy(image, folder / "samples.png")
+        entry = {"file": "samples.png", "title": "Nothing new", "caption": "Copies.", "alt": "Points."}
+        write_json(folder / "captions.json", [entry])
+    found = build_pages(tmp_path / "project", PARAMETERS)
+    assert complaints_about(found.html) == []
+    part = found.markdown.split("## Rung 0: the ideal denoiser")[1].split('<a id="circles">')[0]
+    assert "**(1) The ideal denoiser**" in part
+    assert "def data_set_x0(" in part
+    for key in ("circles", "mnist_scratch"):
+        assert f"**Verdict:** Signs of memorisation in {key} <all>." in part
+        assert f"`dvc repro -s -f ideal_denoiser@{key}`" in part
+        assert f"Signs of memorisation in {key} &lt;all&gt;." in found.html
+    assert re.search(r"Gaussian chain of 13 steps: .*0\.0719", part)
+    assert part.count("0.914") == part.count("knows: 317") == 2
+    assert found.html.index('id="rung-zero"') < found.html.index('<section class="chapter" id="circles"')
+    numbers = re.findall(r"\*\*\((\d+)\) ", found.markdown)
+    assert numbers == [str(index + 1) for index in range(len(numbers))]
+
+
 def test_under_each_figure_stands_the_command_that_draws_it_again(pages):
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for stage, outs in (("render", "reports/figures/${key}"), ("compare_scores", "reports/figures/scores/${key}")):

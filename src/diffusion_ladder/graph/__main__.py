@@ -1,7 +1,7 @@
 """Write into dvc.yaml what follows from the code and from params.yaml: `python -m diffusion_ladder.graph`.
 
-Each stage's code dependencies come from what it imports; the loop of compare_scores, the charts and the artifacts list
-the rungs.
+Each stage's code dependencies come from what it imports; the loops of stages for rungs with a section of their
+own, the charts and the artifacts list the rungs.
 """
 
 import re
@@ -25,12 +25,13 @@ def written(text: str, parameters: Mapping[str, Any], stages: Mapping[str, Defin
     for stage in stages.values():
         text = with_dependencies(text, stage)
     rungs = parameters["rungs"]
-    scored = "".join(f"      {name}: ${{rungs.{name}}}\n" for name, rung in rungs.items() if "score" in rung)
-    text = replaced(text, r"(?<=  compare_scores:\n    foreach:\n)(      \w+: .*\n)*", scored)
-    norms = "".join(f"        reports/training/{name}.tsv: gradient_norm\n" for name in rungs)
-    text = replaced(text, r"(        reports/training/\w+\.tsv: gradient_norm\n)+", norms)
+    for name, section in {"compare_scores": "score", "ideal_denoiser": "ideal_denoiser"}.items():
+        loop = ", ".join(f'{key}: "${{rungs.{key}}}"' for key, rung in rungs.items() if section in rung)
+        text = replaced(text, rf"(?<=\n  {name}:\n    foreach: )\{{.*\}}", f"{{{loop}}}")
+    norms = ", ".join(f"reports/training/{name}.tsv: gradient_norm" for name in rungs)
+    text = replaced(text, r"      y: \{reports/training/[^}]*\}", wrapped(f"y: {{{norms}}}", 6), " " * 6)
     models = "".join(artifact(name, rung) for name, rung in rungs.items())
-    return replaced(text, r"(?<=\nartifacts:\n)(  \S+: \{.*\n)*", models)
+    return replaced(text, r"(?<=\nartifacts:\n)(?:  \S+: \{.*\n)*", models)
 
 
 def artifact(name: str, rung: Mapping[str, Any]) -> str:
@@ -42,6 +43,13 @@ def artifact(name: str, rung: Mapping[str, Any]) -> str:
     return f"  {key}: {{path: models/{name}, type: model, desc: '{title}', labels: [{labels}]}}\n"
 
 
+def wrapped(line: str, indent: int) -> str:
+    """A long line of YAML as several, to be indented by so many places."""
+    return "\n".join(
+        textwrap.wrap(line, WIDTH - indent, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
+    )
+
+
 def with_dependencies(text: str, stage: Definition) -> str:
     """The text of dvc.yaml with the code dependencies of one stage."""
     entries = flat(stage.body.get("deps", []))
@@ -50,12 +58,8 @@ def with_dependencies(text: str, stage: Definition) -> str:
     names = [*(entry for entry in entries if entry not in code), *code_of(stage, by_hand)]
     indent = " " * (6 if stage.looped else 4)
     listed = ", ".join(f'"{name}"' if "${" in name else name for name in names)
-    lines = textwrap.wrap(
-        f"deps: [{listed}]", WIDTH - len(indent), break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
-    )
-    return replaced(
-        text, rf"(?<=\n  {stage.name}:\n)((?:    .*\n)*?){indent}deps: \[[^\]]*\]", "\n".join(lines), indent
-    )
+    lines = wrapped(f"deps: [{listed}]", len(indent))
+    return replaced(text, rf"(?<=\n  {stage.name}:\n)((?:    .*\n)*?){indent}deps: \[[^\]]*\]", lines, indent)
 
 
 def replaced(text: str, pattern: str, new: str, indent: str = "") -> str:
@@ -67,7 +71,7 @@ def replaced(text: str, pattern: str, new: str, indent: str = "") -> str:
     match = re.search(pattern, text)
     if match is None:
         raise UserError(f"dvc.yaml: no place for {new.splitlines()[0] if new else pattern}: restore its layout")
-    kept = match[1] or "" if indent else ""
+    kept = match[1] if match.re.groups else ""
     return text[: match.start()] + kept + textwrap.indent(new, indent) + text[match.end() :]
 
 

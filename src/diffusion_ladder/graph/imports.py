@@ -19,6 +19,9 @@ LOADED = {  # modules that a stage loads by a name that is no scalar of params.y
     "sweep": [f"{SCHEDULERS}/{module}.py" for module in MODULES],
     "compare_schedulers": [f"{SCHEDULERS}/diffusers_interface.py"],
 }
+WHOLE = {  # folders that a stage of seconds depends on as a whole, to keep dvc.yaml short: it imports most of them
+    "ideal_denoiser": [f"{SOURCE}/evaluation", f"{SOURCE}/figures"],
+}
 
 
 def code_of(stage: Definition, by_hand: list[str]) -> list[str]:
@@ -31,7 +34,8 @@ def code_of(stage: Definition, by_hand: list[str]) -> list[str]:
     named = {file for entry in entries for file in files_below(entry)}
     start = [f"stages/{stage.name}.py", *LOADED.get(stage.name, []), *sorted(named)]
     found = {path for file in start for path in [file, *imported(file)]} - named
-    whole = tuple(f"{entry}/" for entry in by_hand if "." not in entry)  # the folders of all code
+    by_hand = [*by_hand, *WHOLE.get(stage.name, [])]
+    whole = tuple(f"{entry}/" for entry in by_hand if "." not in entry)
     return sorted([*by_hand, *as_folders({path for path in found if not path.startswith(whole)})])
 
 

@@ -59,6 +59,7 @@ def check_rung(key: str, rung: RungParameters, dataset: AnyDataset, classifiers:
     check_sizes(key, rung, dataset)
     check_sampling(key, rung, dataset)
     check_sweep(key, rung)
+    check_ideal_denoiser(key, rung, dataset)
     if len({*samplers_of(rung).values()}) == 1:
         both = rung.sampling.sampler
         raise ParameterError(f"{key}: sampling.sampler and schedulers.comparison are both {both}: choose two samplers")
@@ -71,6 +72,19 @@ def check_sampling(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
     check_schedule(key, rung)
     check_options(key, rung, dataset)
     check_samplers(key, rung)
+
+
+def check_ideal_denoiser(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
+    """The ideal denoiser is asked at the schedule's timesteps, and for every class equally often."""
+    ideal, classes = rung.ideal_denoiser, class_count(dataset)
+    if ideal is None:
+        return
+    if ideal.steps > rung.schedule.T:
+        raise ParameterError(f"{key}.ideal_denoiser.steps: {ideal.steps} is more than T = {rung.schedule.T}")
+    if rung.conditional and ideal.count % classes:
+        raise ParameterError(f"{key}.ideal_denoiser.count: {ideal.count} is no multiple of {classes} classes")
+    if MODULES[ideal.sampler].name == "heun":
+        raise ParameterError(f"{key}.ideal_denoiser.sampler: heun visits fractions of timesteps; take another one")
 
 
 def check_kind(key: str, rung: RungParameters, dataset: AnyDataset, classifiers: list[str]) -> None:

@@ -6,6 +6,7 @@ from pydantic import Discriminator, Tag
 
 from diffusion_ladder.params.evaluation import ImageEvaluation, PointEvaluation
 from diffusion_ladder.params.figures import Figures
+from diffusion_ladder.params.ideal_denoiser import IdealDenoiser
 from diffusion_ladder.params.network import NamedNetwork
 from diffusion_ladder.params.quality import Threshold
 from diffusion_ladder.params.sampling import Sampling
@@ -29,7 +30,10 @@ AnyEvaluation = Annotated[
 
 
 class RungParameters(Section):
-    """A block of `rungs`, with what `every_rung` adds to it; `score` is there for points alone, and may be absent."""
+    """A block of `rungs`, with what `every_rung` adds to it.
+
+    `score`, for points alone, and `ideal_denoiser` may be absent.
+    """
 
     title: str
     dataset: str
@@ -45,3 +49,4 @@ class RungParameters(Section):
     quality: dict[str, Threshold]
     figures: Figures
     score: Score | None = None
+    ideal_denoiser: IdealDenoiser | None = None

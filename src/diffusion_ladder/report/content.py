@@ -18,6 +18,7 @@ from diffusion_ladder.report.metrics import Fact, Metric, facts_of, headline_of,
 from diffusion_ladder.report.pictures import REPORTS, Picture, pictures_in
 from diffusion_ladder.report.provenance import Provenance, provenance_of
 from diffusion_ladder.report.rendering import number
+from diffusion_ladder.report.rung_zero import RungZero, rung_zero
 from diffusion_ladder.report.schedulers import SchedulerReport, scheduler_report
 from diffusion_ladder.report.topics import Topic, topic_of_fact, topics_of
 from diffusion_ladder.report.verdict import Judgement, Preset, data_in_words, judgements, preset_of, shortfalls
@@ -126,6 +127,7 @@ class Report:
         data: whether the data are embedded.
         ladder: all rungs as one picture, with which the report begins.
         across: other figures of several rungs together.
+        rung_zero: what needs no training; None where there is none, as its equation is.
     """
 
     chapters: list[Chapter]
@@ -139,6 +141,8 @@ class Report:
     provenance: Provenance
     ladder: Picture | None
     across: list[Picture]
+    rung_zero: RungZero | None
+    rung_zero_equation: Numbered | None
 
     @property
     def judgements(self) -> list[Judgement]:
@@ -155,6 +159,7 @@ class Report:
         """All of them, in the order of the page."""
         return [
             *filter(None, [self.ladder]),
+            *(picture for ideal in (self.rung_zero.ideals if self.rung_zero else []) for picture in ideal.pictures),
             *(picture for chapter in self.chapters for picture in chapter.all_pictures),
             *self.across,
         ]
@@ -191,6 +196,8 @@ class Reader:
 
     def report(self) -> Report:
         """Everything."""
+        zero = rung_zero(self.root, self.parameters.rungs)
+        first = Numbered(zero.equation, self.numbers.setdefault(zero.equation.key, 1)) if zero else None
         chapters = [self.chapter(key) for key in self.parameters.rungs]
         cards = {chapter.model.dataset: chapter.card for chapter in chapters}
         sources = {chapter.model.dataset: words.about_source(chapter.dataset) for chapter in chapters}
@@ -211,6 +218,8 @@ class Reader:
             provenance=provenance_of(self.root, self.parameters),
             ladder=next((picture for picture in across if picture.name == LADDER), None),
             across=[picture for picture in across if picture.name != LADDER],
+            rung_zero=zero,
+            rung_zero_equation=first,
         )
 
     def chapter(self, key: str) -> Chapter:

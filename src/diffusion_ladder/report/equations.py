@@ -99,6 +99,9 @@ noise_t, noise_s, noise_previous = (
 )
 sigma_s, w_t, snr_t = sub(sigma, s), sub(w, t), sub(text("SNR"), t)
 SIGNAL_TO_NOISE = fraction(alpha_bar_t, noise_t)
+i, j = identifier("i"), identifier("j")
+w_i = sub(w, i)
+total, total_j = (under(operator("∑", r"\sum"), index) for index in (i, j))
 progress = fraction(row(t, MINUS, ONE), row(T, MINUS, ONE))
 standard_normal = identifier("𝒩", r"\mathcal{N}") + parentheses(ZERO, COMMA, identifier("I", r"\mathbf{I}"))
 expectation = sub(identifier("𝔼", r"\mathbb{E}"), t, COMMA, x_0, COMMA, epsilon)
@@ -113,6 +116,20 @@ def loss(target: Math, guess: Math) -> Math:
     """L = E |target - guess|^2."""
     return L + EQUALS + expectation + norm_squared(target, MINUS, guess)
 
+
+IDEAL_DENOISER = Equation(
+    "ideal_denoiser",
+    "The ideal denoiser",
+    (
+        x_0_hat + EQUALS + total + w_i + sub(x, i),
+        w_i + EQUALS + fraction(power(e, MINUS, sub(r, i)), row(total_j, power(e, MINUS, sub(r, j)))),
+        sub(r, i) + EQUALS + fraction(norm_squared(x_t, MINUS, signal_left, sub(x, i)), row(TWO, parentheses(noise_t))),
+    ),
+    "Of all predictions of the clean data, the mean of the training examples has the least error, each weighted by how"
+    " likely it became the noisy state. No training is needed: the sums run over all training examples.",
+    KARRAS,
+    "eq. 57",
+)
 
 ADDING_NOISE = Equation(
     "forward",
@@ -421,6 +438,7 @@ def equations_of(model: RungParameters, sampling: Sampling, metric_names: Collec
 EQUATIONS_BY_KEY = {
     equation.key: equation
     for equation in (
+        IDEAL_DENOISER,
         ADDING_NOISE,
         *SCHEDULES.values(),
         ZERO_TERMINAL_SNR,

@@ -66,7 +66,15 @@ def step_of(sampler: Sampler) -> Excerpt:
     return Excerpt(sampler.step_function, title, file, sampler.step_function, uses_own(sampler.name))
 
 
+IDEAL_DENOISER = Excerpt(
+    "data_set_x0",
+    "What the ideal denoiser expects",
+    "diffusion/exact.py",
+    "data_set_x0",
+    lambda model, sampling: False,  # it takes the place of a rung's network
+)
 EXCERPTS = (
+    IDEAL_DENOISER,
     Excerpt(
         "add_noise",
         "Noise is added",

@@ -17,6 +17,7 @@ OVER_SEEDS = "± is the standard deviation over the sampling seeds, each against
 OVER_NOISE = "± is the standard deviation over seeds of the noise that the points are given"
 OF_MEAN = "± is the standard deviation over the sampling seeds; of a bound, the standard error of the mean"
 CONFUSION = re.compile(r"requested_(?P<asked>.+)_judged_(?P<seen>.+)")
+GAUSSIAN = re.compile(r"gaussian_(?P<what>mean|std)_error_of_(?P<steps>\d+)_steps")
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,7 @@ FACTS = {
     "kernel_distance_low": "Kernel distance by all samples: its interval of confidence begins at",
     "kernel_distance_high": "Kernel distance by all samples: its interval of confidence ends at",
     "sample_count": "Samples in each compared set",
+    "known_examples": "Training examples that the ideal denoiser knows",
     "nfe": "Evaluations of the network for one sample",
     "cheapest_good_sampler": "Cheapest sampler within one deviation of the best of the sweep",
     "cheapest_good_nfe": "Evaluations of the network that it takes",
@@ -443,6 +445,9 @@ def process_facts(values: Mapping[str, Any]) -> list[Fact]:
 
 def label_of(key: str) -> str:
     """A fact's name in words."""
+    if match := GAUSSIAN.fullmatch(key):
+        what = {"mean": "mean", "std": "standard deviation"}[match["what"]]
+        return f"Gaussian chain of {match['steps']} steps: error of the {what} at its end, in deviations of the data"
     if match := CONFUSION.fullmatch(key):
         return f"Asked for {match['asked']}, judged {match['seen']}"
     return FACTS.get(key) or key.replace("_", " ").capitalize()

@@ -44,6 +44,17 @@ SOURCES = {
 }
 
 
+RUNG_ZERO = (
+    "Before anything is learnt: with finitely many training examples, the best denoiser of all is known in closed form."
+    " It is the mean of the training examples, weighted by how likely each of them became the noisy state. Here it"
+    " stands in the place of a network, and a sampler asks it as it would ask any other.",
+    "What it draws is as good as can be: the distance from held-out data is at its floor, and so is every other"
+    " metric that asks whether samples are like data. And all of it is worthless, for the samples are the training"
+    " examples themselves. That is what memorisation is, and it is the answer that the training loss asks for: a"
+    " network with enough weights and time would give it. A trained network makes something new because it falls short"
+    " of it. So every rung of the ladder is measured for copies, too, by the same metrics that sound the alarm here.",
+)
+
 REAL_PORTRAITS = (
     "The images may show real people. Rows of the data set, and pictures of them such as those in this report, must"
     " not be committed or published without the right to."
