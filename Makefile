@@ -10,7 +10,7 @@ REPORT := $(CURDIR)/reports/index.html
 PYTEST := OMP_NUM_THREADS=1 python -m pytest
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke verify verify-quality serve clean
+.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke verify verify-quality serve exercise solution clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	python -m diffusion_ladder.forecast
@@ -66,6 +66,12 @@ verify-quality: venv  ## hold every rung's metrics against the thresholds in par
 
 serve: venv  ## show the report on http://localhost:8000 (PORT=8000)
 	python -m http.server --bind localhost --directory reports $(PORT)
+
+exercise: venv  ## check your answers in exercises/, all or one (N=4), and say in words what is wrong
+	@python -m diffusion_ladder.exercises $(N)
+
+solution: venv  ## show the project's own function for an exercise (N=4)
+	@python -m diffusion_ladder.exercises $(N) --solution
 
 clean:  ## remove the virtual environment and scratch copies; data, models and reports stay
 	rm -rf .venv .smoke .mypy_cache .pytest_cache .ruff_cache .hypothesis
