@@ -14,6 +14,7 @@ from diffusion_ladder.params.schedulers import Schedulers
 from diffusion_ladder.params.score import Score
 from diffusion_ladder.params.section import Section
 from diffusion_ladder.params.sweep import Sweep
+from diffusion_ladder.params.text import Line
 from diffusion_ladder.params.training import Previews, Training
 
 
@@ -31,7 +32,7 @@ AnyEvaluation = Annotated[
 class RungParameters(Section):
     """A block of `rungs`, with what `every_rung` adds to it; `score` is there for points alone, and may be absent."""
 
-    title: str
+    title: Line
     dataset: str
     conditional: bool
     network: NamedNetwork
