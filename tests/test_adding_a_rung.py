@@ -16,6 +16,7 @@ from PIL import Image
 from diffusion_ladder.artifacts import read_json, read_table
 from diffusion_ladder.data.digits.dataset import file_in, hash_content
 from diffusion_ladder.data.digits.mnist_family import layout_of
+from diffusion_ladder.evaluation.findings import TEXT_COLUMNS
 from diffusion_ladder.overlays import for_each_rung, laid_over
 from diffusion_ladder.params.consistency import check_consistency
 from diffusion_ladder.params.section import load_yaml, merge
@@ -126,7 +127,7 @@ def test_a_rung_of_the_page_has_all_that_a_rung_has(walked, rung, classes):
     numbers = read_json(walked / f"reports/metrics/{rung}.json")
     assert 0 <= numbers["label_accuracy"] <= 1
     assert numbers["extractor"] == f"{rung} classifier"
-    confusion = read_table(walked / f"reports/tables/{rung}/confusion.tsv")
+    confusion = read_table(walked / f"reports/tables/{rung}/confusion.tsv", TEXT_COLUMNS)
     assert [row["judged"] for row in confusion[: len(classes)]] == [*classes]
     assert len(confusion) == len(classes) ** 2
     figures = {entry["file"] for entry in read_json(walked / f"reports/figures/{rung}/captions.json")}

@@ -38,6 +38,7 @@ FORECAST = Path(".dvc/tmp/forecast.json")  # seconds that each stage is expected
 COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions change what is computed
 MAXRSS_UNITS = 1024 * 1024 if sys.platform == "darwin" else 1024  # in a MiB: macOS counts bytes, Linux kibibytes
 FORECAST_WEIGHT = 60.0  # seconds of finished stages that count as much as the forecast itself
+TESTED_SYSTEM = "Linux"
 LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
 
 
@@ -254,6 +255,8 @@ def run_stage(
         stage = Stage(name, key, launch)
         stage.prepare(configure)
         print(f"{stage.label}: {stage.describe()}{time_left(stage.label)}", flush=True)
+        if (system := platform.system()) != TESTED_SYSTEM:
+            print(f"{stage.label}: {system} is untested here, only {TESTED_SYSTEM} is; it may work", flush=True)
         main(stage)
     except UserError as error:
         process = "" if launch.is_main else f" (process {launch.rank})"

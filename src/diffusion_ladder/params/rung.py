@@ -15,6 +15,7 @@ from diffusion_ladder.params.schedulers import Schedulers
 from diffusion_ladder.params.score import Score
 from diffusion_ladder.params.section import Section
 from diffusion_ladder.params.sweep import Sweep
+from diffusion_ladder.params.text import Line
 from diffusion_ladder.params.training import Previews, Training
 
 
@@ -35,7 +36,7 @@ class RungParameters(Section):
     `score`, for points alone, and `ideal_denoiser` may be absent.
     """
 
-    title: str
+    title: Line
     dataset: str
     conditional: bool
     network: NamedNetwork
