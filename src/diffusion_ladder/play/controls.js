@@ -95,6 +95,7 @@ class Clock {
     this.button.addEventListener("click", () => (this.timer ? this.pause() : this.play()));
     stillness.addEventListener("change", () => this.pause());
     this.moments = [];
+    this.slider.disabled = this.button.disabled = true;
     this.pause();
   }
 
@@ -111,12 +112,13 @@ class Clock {
   set times(moments) {
     const share = this.moments.length > 1 ? this.at / (this.moments.length - 1) : 0;
     this.moments = moments;
-    this.slider.max = moments.length - 1;
+    this.slider.max = Math.max(0, moments.length - 1);
+    this.slider.disabled = this.button.disabled = moments.length === 0;
     this.at = Math.round(share * (moments.length - 1));
   }
 
   tell() {
-    this.output.value = `t = ${this.moments[this.at] ?? ""}`;
+    this.output.value = this.moments.length ? `t = ${this.moments[this.at]}` : "";
     this.slider.setAttribute("aria-valuetext", this.output.value);
     this.show(this.at);
   }

@@ -55,10 +55,13 @@ function latest(work) {
   return async function run() {
     if (running) return void (again = true);
     running = true;
-    do {
-      again = false;
-      await work();
-    } while (again);
-    running = false;
+    try {
+      do {
+        again = false;
+        await work();
+      } while (again);
+    } finally {
+      running = false;
+    }
   };
 }

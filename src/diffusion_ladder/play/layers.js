@@ -15,19 +15,28 @@ function linear(matrices, layer, x) {
 
 // An image to one of other channels, of the same size or, with stride 2, of half of it. Outside of it there are zeros.
 function convolution(matrices, layer, image, stride = 1) {
-  const { values, channels } = image, { side, inner, outputs } = layer, margin = (side - 1) / 2;
+  const { side, outputs } = layer, framed = withFrame(image, (side - 1) / 2), run = side * image.channels;
   const height = Math.ceil(image.height / stride), width = Math.ceil(image.width / stride);
   const patches = (A, first, count) => { // a row of A: the pixels that one pixel of the result is made of
-    for (let row = 0; row < count; row++) {
-      const top = Math.floor((first + row) / width) * stride - margin, left = (first + row) % width * stride - margin;
-      for (let place = 0, at = row * inner; place < side * side; place++, at += channels) {
-        const y = top + Math.floor(place / side), x = left + place % side;
-        if (y < 0 || x < 0 || y >= image.height || x >= image.width) A.fill(0, at, at + channels);
-        else A.set(values.subarray((y * image.width + x) * channels, (y * image.width + x + 1) * channels), at);
+    for (let row = 0, at = 0; row < count; row++) {
+      const y = Math.floor((first + row) / width) * stride, x = (first + row) % width * stride;
+      for (let down = 0; down < side; down++, at += run) {
+        const start = ((y + down) * framed.width + x) * image.channels;
+        A.set(framed.values.subarray(start, start + run), at);
       }
     }
   };
   return { values: matrices.affine(layer, height * width, patches), height, width, channels: outputs };
+}
+
+// An image with so many pixels of zeros around it.
+function withFrame(image, margin) {
+  const { channels } = image, height = image.height + 2 * margin, width = image.width + 2 * margin;
+  const values = new Float32Array(height * width * channels), row = image.width * channels;
+  for (let y = 0; y < image.height; y++) {
+    values.set(image.values.subarray(y * row, (y + 1) * row), ((y + margin) * width + margin) * channels);
+  }
+  return { values, height, width, channels };
 }
 
 // Layer norm, then SiLU: rows (B, C) of mean 0 and variance 1, times a gain (C) plus an offset (C).

@@ -34,13 +34,26 @@ class Matrices {
     for (let first = 0; first < rows; first += most) {
       const count = Math.min(most, rows - first), whole = roundedUp(count, ROWS);
       write(this.left, first, count);
-      for (let row = 0; row < whole; row++) this.sums.set(bias, row * columns);
+      repeat(bias, whole, this.sums);
       this.multiply(this.left, matrix, this.sums, whole, inner, columns);
-      for (let row = 0; row < count; row++) {
-        result.set(this.sums.subarray(row * columns, row * columns + outputs), (first + row) * outputs);
-      }
+      withoutPadding(this.sums, count, columns, outputs, result.subarray(first * outputs));
     }
     return result;
+  }
+}
+
+// A row, `count` times, at the start of an array.
+function repeat(row, count, target) {
+  const { length } = row;
+  target.set(row);
+  for (let done = 1; done < count; done *= 2) target.copyWithin(done * length, 0, Math.min(done, count - done) * length);
+}
+
+// (rows, columns) to (rows, outputs): the first columns alone.
+function withoutPadding(padded, rows, columns, outputs, target) {
+  if (columns === outputs) return target.set(padded.subarray(0, rows * columns));
+  for (let row = 0, at = 0; row < rows; row++) {
+    for (let output = 0; output < outputs; output++) target[at++] = padded[row * columns + output];
   }
 }
 

@@ -1,12 +1,15 @@
 // The stage of the points: a crowd that walks from noise to data, one point to drag, and two fields of scores.
 "use strict";
 
-const CROWD = 400, REACH = 3.4, GRID = 23; // points; standard deviations to each side; arrows along each side
+const CROWD = 400, REACH = 2.9, GRID = 23; // points; standard deviations to each side; arrows along each side
+const TAIL = 5; // moments that a tail of the crowd reaches back
+const START = [-1.5, 1.3]; // of the tracked point
 const HOLD = 34; // pixels within which a finger holds the point
 
 class PointStage {
   constructor(stage) {
     this.stage = stage;
+    this.start = Float32Array.from(START);
     [this.learnt, this.exact] = ["learnt", "exact"].map(name => stage.querySelector(`canvas.${name}`));
     this.places = Float32Array.from({ length: 2 * GRID * GRID }, (_, at) =>
       REACH * (2 * (at % 2 ? Math.floor(at / 2 / GRID) : Math.floor(at / 2) % GRID) + 1 - GRID) / GRID);
@@ -27,7 +30,6 @@ class PointStage {
   open() {
     this.hands?.forEach(hand => hand.dismiss());
     this.hands = [new Hand(this.controls.key), new Hand(this.controls.key)];
-    this.start = null;
     this.begin(true);
   }
 
@@ -38,7 +40,6 @@ class PointStage {
 
   reseed() {
     this.controls.set("seed", (this.controls.value("seed") + 1) % 1000);
-    this.start = null;
     this.begin(true);
   }
 
@@ -62,7 +63,6 @@ class PointStage {
     if (!walked || hand !== this.hands[0]) return;
     frames.push({ t: -1, x: last.x });
     this.frames = frames;
-    this.start ??= frames[0].x.slice(0, 2);
     await this.follow();
     this.clock.times = frames.map(({ t }) => named(t));
     this.report((performance.now() - before) / 1000);
@@ -99,7 +99,7 @@ class PointStage {
   async computeFields() {
     const frame = this.frames?.[this.clock.at], hand = this.hands[1];
     if (!frame) return;
-    const T = this.clockT, t = Math.max(0, Math.min(T - 1, Math.round(frame.t)));
+    const t = Math.max(0, Math.round(frame.t));
     const { label, scale } = this.controls.job(this.label), places = joined(this.places, frame.x);
     const [learnt, exact] = await Promise.all([false, true].map(isExact =>
       hand.score({ channel: `score-${isExact}`, t, places, isExact, label, scale })));
@@ -107,10 +107,6 @@ class PointStage {
     this.fields = { t, learnt, exact };
     this.tellError();
     this.paint();
-  }
-
-  get clockT() {
-    return bytesLength(this.controls.model.process.alphaBar) / 8;
   }
 
   // How far apart the fields are where the crowd is, beside the exact one's size.
@@ -123,7 +119,8 @@ class PointStage {
     }
     const percent = 100 * Math.sqrt(difference / size);
     this.stage.querySelector(".error").textContent =
-      `At t = ${named(t)} the learnt score is ${percent.toFixed(percent < 10 ? 1 : 0)} % off, where the points are.`;
+      `At t = ${named(t)} the learnt score is ${percent.toFixed(percent < 10 ? 1 : 0)} % off, where the points are.`
+      + (percent > 50 ? " Here the exact one leads to single training points: to follow it is to learn them by heart." : "");
   }
 
   draw() {
@@ -131,7 +128,8 @@ class PointStage {
       const pen = penOn(canvas);
       if (this.fields) drawField(pen, this.places, this.fields[name]);
       if (!this.frames) continue;
-      drawDots(pen, this.frames[this.clock.at].x, colour("--dot"));
+      drawTails(pen, this.frames.slice(Math.max(0, this.clock.at - TAIL), this.clock.at + 1));
+      drawDots(pen, this.frames[this.clock.at].x);
       if (name === "learnt" && this.way) drawWay(pen, this.way, this.clock.at, document.activeElement === canvas);
     }
   }
@@ -147,7 +145,7 @@ class PointStage {
   key(event) {
     const step = event.shiftKey ? 0.3 : 0.05;
     const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (!by || !this.start) return;
+    if (!by) return;
     event.preventDefault();
     this.move(this.start[0] + step * by[0], this.start[1] + step * by[1]);
   }
@@ -160,7 +158,7 @@ class PointStage {
     };
     const isNear = event => {
       const [x, y] = placeOf(event), scale = canvas.clientWidth / 2 / REACH;
-      return this.start && Math.hypot(x - this.start[0], y - this.start[1]) * scale < HOLD;
+      return Math.hypot(x - this.start[0], y - this.start[1]) * scale < HOLD;
     };
     let held = false;
     canvas.addEventListener("touchstart", event => { // elsewhere, a finger scrolls the page
@@ -176,13 +174,12 @@ class PointStage {
       if (held) this.move(...placeOf(event));
     });
     for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (held = false));
-    canvas.addEventListener("click", event => this.start && this.move(...placeOf(event)));
+    canvas.addEventListener("click", event => this.move(...placeOf(event)));
     for (const change of ["focus", "blur"]) canvas.addEventListener(change, this.paint);
   }
 }
 
 const joined = (a, b) => Float32Array.of(...a, ...b);
-const bytesLength = base64 => atob(base64).length;
 
 // A function that runs `work` in the next frame, once for all calls until then.
 function latestFrame(work) {
@@ -203,29 +200,36 @@ function penOn(canvas) {
   return pen;
 }
 
-const LONGEST = 1.6; // of an arrow, in cells of the grid, for the largest score seen
-// Arrows whose direction is the score's and whose length grows with its logarithm.
+// Wedges that point where the score does, the longer the larger it is beside what it is where the crowd is.
 function drawField(pen, places, field) {
-  const cell = 2 * REACH / GRID, count = places.length;
-  let typical = 0;
-  for (let at = 0; at < count; at++) typical += field[at] ** 2 / (count / 2);
-  typical = Math.sqrt(typical);
-  pen.strokeStyle = pen.fillStyle = colour("--field");
-  for (let at = 0; at < count; at += 2) {
-    const size = Math.hypot(field[at], field[at + 1]), share = Math.min(1, Math.log1p(3 * size / typical) / Math.log(7));
-    const [dx, dy] = [field[at], field[at + 1]].map(value => value / size * share * cell * 0.46);
-    pen.globalAlpha = 0.25 + 0.6 * share;
-    pen.beginPath(); // a wedge, broad where it starts
+  const length = REACH / GRID, crowd = field.subarray(places.length);
+  const typical = Math.sqrt(crowd.reduce((total, value) => total + value ** 2, 0) / (crowd.length / 2));
+  pen.fillStyle = colour("--field");
+  for (let at = 0; at < places.length; at += 2) {
+    const size = Math.hypot(field[at], field[at + 1]), share = 0.25 + 0.75 * (1 - Math.exp(-size / typical));
+    const [dx, dy] = [field[at], field[at + 1]].map(value => value / size * share * length);
+    pen.beginPath();
     pen.moveTo(places[at] + dx, places[at + 1] + dy);
-    pen.lineTo(places[at] - dx - dy * 0.28, places[at + 1] - dy + dx * 0.28);
-    pen.lineTo(places[at] - dx + dy * 0.28, places[at + 1] - dy - dx * 0.28);
+    pen.lineTo(places[at] - dx - dy * 0.26, places[at + 1] - dy + dx * 0.26);
+    pen.lineTo(places[at] - dx + dy * 0.26, places[at + 1] - dy - dx * 0.26);
     pen.fill();
   }
+}
+
+// Where the crowd comes from.
+function drawTails(pen, frames) {
+  const last = frames.at(-1).x;
+  Object.assign(pen, { strokeStyle: colour("--dot"), lineWidth: 0.02, globalAlpha: 0.28, lineJoin: "round" });
+  pen.beginPath();
+  for (let at = 0; at < last.length; at += 2) {
+    frames.forEach(({ x }, index) => (index ? pen.lineTo(x[at], x[at + 1]) : pen.moveTo(x[at], x[at + 1])));
+  }
+  pen.stroke();
   pen.globalAlpha = 1;
 }
 
-function drawDots(pen, x, style) {
-  pen.fillStyle = style;
+function drawDots(pen, x) {
+  pen.fillStyle = colour("--dot");
   for (let at = 0; at < x.length; at += 2) {
     pen.beginPath();
     pen.arc(x[at], x[at + 1], 0.034, 0, 7);
