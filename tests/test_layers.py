@@ -13,7 +13,7 @@ FLOORS = {
     2: "graph schedulers networks data forward_process",
     3: "device runtime evaluation quality processes rungs",
     4: "figures report",
-    5: "training sampling",
+    5: "training sampling play",
     6: "forecast rehearsal presets verify exercises known_failures stages",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}

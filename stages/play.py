@@ -1,0 +1,24 @@
+"""Write the live pages: reports/play.html, small enough for Git, and data/play.html with every network that can run."""
+
+from typing import Any
+
+from diffusion_ladder.artifacts import write_text
+from diffusion_ladder.params.whole import validate
+from diffusion_ladder.play.page import LARGE_BYTES, SMALL_BYTES, build_page, read_candidates, selected
+from diffusion_ladder.runtime import Stage, run_stage
+
+ELSEWHERE = "it runs in [data/play.html](../data/play.html), which `dvc repro` writes"
+
+
+def main(stage: Stage) -> None:
+    """Write both pages from the trained networks."""
+    candidates = read_candidates(validate(stage.parameter("", dict[str, Any])).rungs)
+    small, large = selected(candidates, SMALL_BYTES, ELSEWHERE), selected(candidates, LARGE_BYTES, "it is too large")
+    write_text("reports/play.html", build_page(small, report="index.html"))
+    write_text("data/play.html", build_page(large, report="../reports/index.html"))
+    for _, title, reason in small.left_out:
+        print(f"reports/play.html leaves out {title}: {reason}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
