@@ -37,9 +37,7 @@ def rung(name="toy", shape=(3, 16, 16), classes=("cat", "dog"), null=True, predi
     """A rung with random weights none of which is zero, so that every input counts."""
     settings = DiffusersUNetNetwork.model_validate(NETWORK | network)
     rows = len(classes) + null if classes else None
-    schedule = Schedule(
-        name="scaled_linear", T=1000, beta_start=8.5e-4, beta_end=0.012, prediction_type=prediction
-    )
+    schedule = Schedule(name="scaled_linear", T=1000, beta_start=8.5e-4, beta_end=0.012, prediction_type=prediction)
     built = build_network(settings, shape, rows, 0, name).eval()
     return Rung(
         model=name,

@@ -71,11 +71,20 @@ def upload_of(rung: str, repository: str, root: Path = Path()) -> Upload:
         if not file.is_file():
             raise UserError(f"{file} is missing: `dvc repro` writes it")
     facts = read_json(data)
-    text = card.read_text(encoding="utf-8").replace(f'"models/{rung}"', f'"{repository}"')
-    text = re.sub(r"(?m)^(# .*\n)", rf"\1\n![Samples, none of them chosen]({SAMPLES})\n", text, count=1)
+    text = card_on_hub(card.read_text(encoding="utf-8"), rung, repository)
     own = {file.name: file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")}
     added = {"README.md": text.encode(), DATA_LICENCE: licence_text(facts).encode(), SAMPLES: samples}
     return Upload({**own, "LICENSE": root / "LICENSE", **added}, facts.get("licence") or NOT_STATED)
+
+
+def card_on_hub(card: str, rung: str, repository: str) -> str:
+    """The text of a card where it loads the rung from the hub and shows its samples."""
+    text = card.replace(
+        f'import diffusion_ladder\n\nmodel = diffusion_ladder.load("models/{rung}")',
+        "import diffusion_ladder\nfrom huggingface_hub import snapshot_download\n\n"
+        f'model = diffusion_ladder.load(snapshot_download("{repository}"))',
+    ).replace(f'"models/{rung}"', f'"{repository}"')
+    return re.sub(r"(?m)^(# .*\n)", rf"\1\n![Samples, none of them chosen]({SAMPLES})\n", text, count=1)
 
 
 def licence_text(card: Mapping[str, Any]) -> str:
