@@ -16,14 +16,14 @@ from diffusion_ladder.known_failures.page import in_words, render, save_picture
 PAGE = PROJECT / "docs/known-failures.md"
 RESULTS = PROJECT / "docs/known-failures/results.json"
 
-# The first number: how it looks where it fails at the least, and where it is mended at the most; or the other way round.
+# Of the first number: where it fails at least the one, and mended at most the other; or the other way round.
 BOUNDS = {
     "only-noise": (0.7, 0.25),
     "washed-out": (128, 0),
-    "grey-backgrounds": (50, 5),
+    "grey-backgrounds": (50, 40),
     "copies": (0.4, 0.2),
     "repeated-batches": (0.5, 0.0),
-    "average-that-never-moves": (0.05, 0.8),
+    "average-that-never-moves": (0.05, 0.7),
     "black-images": (1.0, 0.0),
     "falling-loss": (0.5, 0.25),
     "checkerboards": (0.02, 0.001),
@@ -44,7 +44,7 @@ def test_it_fails_and_is_mended(failure, tmp_path):
     failing, mended = failure.run(False), failure.run(True)
     first = next(iter(failing.numbers))
     assert stands_apart(failure.name, failing.numbers[first], mended.numbers[first]), (failing.numbers, mended.numbers)
-    assert list(failing.numbers) == list(mended.numbers) == list(read_json(RESULTS)[failure.name]["failing"])
+    assert list(failing.numbers) == list(mended.numbers) == [row["what"] for row in read_json(RESULTS)[failure.name]]
     if failing.picture is not None:
         save_picture({"as it fails": failing, "mended": mended}, tmp_path / "picture.png")
         shown, committed = (
@@ -56,6 +56,8 @@ def test_it_fails_and_is_mended(failure, tmp_path):
 
 @pytest.mark.slow
 def test_what_else_is_measured():
+    _, data = BY_NAME["grey-backgrounds"].run(True).numbers.values()
+    assert data == pytest.approx(127.5 * 0.25, abs=1)  # half the way from black to the middle, on average half of it
     copies, resumed, loss = (BY_NAME[name] for name in ("copies", "repeated-batches", "falling-loss"))
     (_, failing), (share, held_out) = ((*copies.run(mended).numbers.values(),) for mended in (False, True))
     assert failing < 0.4
@@ -70,8 +72,8 @@ def test_the_page_is_written_from_the_results_and_the_results_stand_apart():
     results = read_json(RESULTS)
     assert PAGE.read_text() == render(results), "run `make known-failures`"
     assert set(results) == set(BY_NAME)
-    for name, found in results.items():
-        assert stands_apart(name, *(next(iter(found[kind].values())) for kind in ("failing", "mended")))
+    for name, (first, *_) in results.items():
+        assert stands_apart(name, first["failing"], first["mended"])
 
 
 def test_every_failure_stands_on_the_page_with_both_commands():

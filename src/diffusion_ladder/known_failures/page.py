@@ -1,6 +1,6 @@
 """The page docs/known-failures.md: numbers and pictures of all failures and their mends, and the words around them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from diffusion_ladder.known_failures.small import moons
 SHOWN = 8  # images in a row
 WIDTH = 600  # largest width of a row of images
 TEMPLATE = "page.md.j2"
-Results = Mapping[str, Mapping[str, Mapping[str, float]]]  # by failure, by failing or mended, by what the number is
+Results = Mapping[str, Sequence[Mapping[str, Any]]]  # by failure: what each number is, as it fails, and mended
 
 
 def in_words(value: float) -> str:
@@ -61,7 +61,7 @@ def render(results: Results) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["in_words"] = in_words
+    environment.filters |= {"in_words": in_words, "lower_first": lambda text: text[0].lower() + text[1:]}
     sentences = {failure.name: {"failing": failure.failing, "mended": failure.mended} for failure in FAILURES}
     return environment.get_template(TEMPLATE).render(results=results, sentences=sentences) + "\n"
 
@@ -72,10 +72,12 @@ def write(folder: Path) -> None:
     Raises:
         UserError: a file can't be written.
     """
-    results: dict[str, dict[str, Mapping[str, float]]] = {}
+    results: dict[str, list[dict[str, Any]]] = {}
     for failure in tqdm(FAILURES, desc="known failures"):
         failing, mended = failure.run(False), failure.run(True)
-        results[failure.name] = {"failing": failing.numbers, "mended": mended.numbers}
+        results[failure.name] = [
+            {"what": what, "failing": value, "mended": mended.numbers[what]} for what, value in failing.numbers.items()
+        ]
         if failing.picture is not None:
             path = folder / "known-failures" / f"{failure.name}.png"
             save_picture({"as it fails": failing, "mended": mended}, path)
