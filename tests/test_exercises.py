@@ -11,7 +11,7 @@ import torch
 from conftest import PROJECT, run
 
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.exercises.__main__ import solution_of, verdicts
+from diffusion_ladder.exercises.__main__ import main, solution_of, verdicts
 from diffusion_ladder.exercises.catalogue import EXERCISES, answer_in, fault_of
 from diffusion_ladder.exercises.faults import Fault
 from diffusion_ladder.sampling.guidance import conditional, is_guided
@@ -412,26 +412,45 @@ def test_the_solution_is_the_projects_function_under_its_file(exercise):
     compile("\n".join(lines), path, "exec")
 
 
-def command(*arguments, folder=PROJECT):
-    return run([sys.executable, "-m", "diffusion_ladder.exercises", *arguments], folder, PYTHONPATH=f"{PROJECT}/src")
-
-
-@pytest.mark.slow
-def test_the_command_checks_one_or_all_and_its_exit_code_says_whether_they_are_right(tmp_path):
+@pytest.fixture
+def solved(tmp_path, monkeypatch):
+    """A folder in which every exercise is answered by the project's own function."""
     (tmp_path / "exercises").mkdir()
     for exercise in EXERCISES:
         module, name = exercise.solution.__module__, exercise.solution.__qualname__
         (tmp_path / exercise.file).write_text(f"import {module} as own\n{exercise.name} = own.{name}\n")
-    every = command(folder=tmp_path)
-    assert every.returncode == 0, every.stdout + every.stderr
-    assert [line.split()[-1] for line in every.stdout.splitlines()] == ["right"] * 10
-    (tmp_path / EXERCISE.file).write_text(f"{HEAD}    return x0\n")
-    one = command("3", folder=tmp_path)
-    assert (one.returncode, one.stdout.count("\n")) == (1, 1)
-    assert re.match(r" 3  add_noise +alpha_bar_t = 0.36 for the whole batch: the value at", one.stdout)
-    unknown = command("12")
-    assert (unknown.returncode, unknown.stderr) == (1, "there is no exercise 12: they are numbered from 1 to 10\n")
-    assert command("4", "--solution").stdout.startswith("# src/diffusion_ladder/networks/embeddings.py, line ")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_command_checks_all_and_succeeds_where_all_are_right(solved):
+    ran = run([sys.executable, "-m", "diffusion_ladder.exercises"], solved, PYTHONPATH=f"{PROJECT}/src")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [line.split()[-1] for line in ran.stdout.splitlines()] == ["right"] * 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["3"], True, r" 3  add_noise +alpha_bar_t = 0.36 for the whole batch: the value at .*\n"),
+        (["4"], False, r" 4  sinusoidal_embedding +right\n"),
+        (["4", "--solution"], None, r"# src/diffusion_ladder/networks/embeddings.py, line \d+\ndef sinusoidal_(.|\n)*"),
+        (["12"], "there is no exercise 12: they are numbered from 1 to 10", r""),
+    ],
+)
+def test_the_command_checks_one_and_its_exit_code_says_whether_it_is_right(
+    arguments, code, said, solved, monkeypatch, capsys
+):
+    (solved / EXERCISE.file).write_text(f"{HEAD}    return x0\n")
+    monkeypatch.setattr(sys, "argv", ["exercises", *arguments])
+    try:
+        main()
+        found = None
+    except SystemExit as stopped:
+        found = stopped.code
+    assert found == code
+    assert re.fullmatch(said, capsys.readouterr().out)
 
 
 def test_make_passes_the_number_on():
