@@ -1,7 +1,6 @@
 """The exercises: the project's functions pass their checks, and typical wrong answers are caught and named."""
 
 import inspect
-import math
 import re
 import subprocess
 import sys
@@ -69,6 +68,11 @@ def without_roots(x0, noise, alpha_bar):
     return alpha_bar * x0 + (1 - alpha_bar) * noise
 
 
+def exchanged_parts(x0, noise, alpha_bar):
+    signal, scale = roots(alpha_bar, x0)
+    return scale * x0 + signal * noise
+
+
 def along_the_width(x0, noise, alpha_bar):
     if isinstance(alpha_bar, float) or x0.ndim == 2:
         signal, scale = roots(alpha_bar, x0)
@@ -90,10 +94,6 @@ def in_place(x0, noise, alpha_bar):
 def in_float64(x0, noise, alpha_bar):
     alpha_bar = torch.as_tensor(alpha_bar, dtype=torch.float64).reshape(-1, *[1] * (x0.ndim - 1))
     return alpha_bar.sqrt() * x0.double() + (1 - alpha_bar).sqrt() * noise.double()
-
-
-def one_number_alone(x0, noise, alpha_bar):
-    return math.sqrt(alpha_bar) * x0 + math.sqrt(1 - alpha_bar) * noise
 
 
 def angles_of(timesteps, size, divisor, max_period=10_000.0):
@@ -280,6 +280,7 @@ WRONG = [
     ("beta_of_alpha_bar", alphas_for_betas, r"these are the alphas"),
     ("add_noise", without_roots, r"the roots are missing"),
     ("add_noise", lambda x0, noise, a: without_roots(noise, x0, a), r"alpha_bar_t = 0.36 .*: the value at .* right is"),
+    ("add_noise", exchanged_parts, r"signal and noise are exchanged"),
     ("add_noise", along_the_width, r"right for points; of images, alpha_bar_t acts along the width"),
     ("add_noise", noise_of_ones_own, r"the same arguments give another x_t each time"),
     ("add_noise", in_place, r"x0 is changed in place"),
@@ -388,6 +389,11 @@ def test_a_right_answer_in_a_file_is_right(written):
         ("import nosuch\n", r"exercises/03_add_noise.py, line 1: ModuleNotFoundError: .*"),
         ("x = 1\n", r"exercises/03_add_noise.py has no function add_noise: keep its name"),
         (f"{HEAD}    return x0 @ noise\n", r"exercises/03_add_noise.py, line 3: RuntimeError: mat1 and mat2 .*"),
+        (f"{HEAD}    raise SystemExit('done')\n", r"exercises/03_add_noise.py, line 3: SystemExit: done"),
+        (
+            f"{HEAD}    return alpha_bar_t ** 0.5 * x0 + (1 - alpha_bar_t) ** 0.5 * noise\n",
+            r"exercises/03_.*: RuntimeError: .*",
+        ),
         (f"{HEAD}    return torch.sqrt(x0)\n", r"exercises/03_add_noise.py, line 3: NameError: .*"),
         (f"{HEAD}    return add_noise(x0, noise, 1)\n", r"exercises/03_add_noise.py, line 3: RecursionError: .*"),
         ("def add_noise(x0, noise):\n    return x0\n", r"exercises/03_add_noise.py: TypeError: .*"),

@@ -252,12 +252,12 @@ FAILURES = [
     ),
     Failure(
         grey_backgrounds,
-        "Backgrounds are twice as bright as those of the data.",
+        "Backgrounds are much brighter than those of the data.",
         "Backgrounds are as dark as those of the data.",
     ),
     Failure(
         copies,
-        "The samples sit in heaps on the training examples.",
+        "Most samples sit in heaps on the few training examples.",
         "The samples fill the curves, and are copies no more often than held-out points are, by chance.",
     ),
     Failure(
