@@ -1,7 +1,6 @@
 """The exercises: the project's functions pass their checks, and typical wrong answers are caught and named."""
 
 import inspect
-import math
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import torch
 from conftest import PROJECT, run
 
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.exercises.__main__ import solution_of, verdicts
+from diffusion_ladder.exercises.__main__ import main, solution_of, verdicts
 from diffusion_ladder.exercises.catalogue import EXERCISES, answer_in, fault_of
 from diffusion_ladder.exercises.faults import Fault
 from diffusion_ladder.sampling.guidance import conditional, is_guided
@@ -69,6 +68,11 @@ def without_roots(x0, noise, alpha_bar):
     return alpha_bar * x0 + (1 - alpha_bar) * noise
 
 
+def exchanged_parts(x0, noise, alpha_bar):
+    signal, scale = roots(alpha_bar, x0)
+    return scale * x0 + signal * noise
+
+
 def along_the_width(x0, noise, alpha_bar):
     if isinstance(alpha_bar, float) or x0.ndim == 2:
         signal, scale = roots(alpha_bar, x0)
@@ -90,10 +94,6 @@ def in_place(x0, noise, alpha_bar):
 def in_float64(x0, noise, alpha_bar):
     alpha_bar = torch.as_tensor(alpha_bar, dtype=torch.float64).reshape(-1, *[1] * (x0.ndim - 1))
     return alpha_bar.sqrt() * x0.double() + (1 - alpha_bar).sqrt() * noise.double()
-
-
-def one_number_alone(x0, noise, alpha_bar):
-    return math.sqrt(alpha_bar) * x0 + math.sqrt(1 - alpha_bar) * noise
 
 
 def angles_of(timesteps, size, divisor, max_period=10_000.0):
@@ -280,6 +280,7 @@ WRONG = [
     ("beta_of_alpha_bar", alphas_for_betas, r"these are the alphas"),
     ("add_noise", without_roots, r"the roots are missing"),
     ("add_noise", lambda x0, noise, a: without_roots(noise, x0, a), r"alpha_bar_t = 0.36 .*: the value at .* right is"),
+    ("add_noise", exchanged_parts, r"signal and noise are exchanged"),
     ("add_noise", along_the_width, r"right for points; of images, alpha_bar_t acts along the width"),
     ("add_noise", noise_of_ones_own, r"the same arguments give another x_t each time"),
     ("add_noise", in_place, r"x0 is changed in place"),
@@ -388,6 +389,11 @@ def test_a_right_answer_in_a_file_is_right(written):
         ("import nosuch\n", r"exercises/03_add_noise.py, line 1: ModuleNotFoundError: .*"),
         ("x = 1\n", r"exercises/03_add_noise.py has no function add_noise: keep its name"),
         (f"{HEAD}    return x0 @ noise\n", r"exercises/03_add_noise.py, line 3: RuntimeError: mat1 and mat2 .*"),
+        (f"{HEAD}    raise SystemExit('done')\n", r"exercises/03_add_noise.py, line 3: SystemExit: done"),
+        (
+            f"{HEAD}    return alpha_bar_t ** 0.5 * x0 + (1 - alpha_bar_t) ** 0.5 * noise\n",
+            r"exercises/03_.*: RuntimeError: .*",
+        ),
         (f"{HEAD}    return torch.sqrt(x0)\n", r"exercises/03_add_noise.py, line 3: NameError: .*"),
         (f"{HEAD}    return add_noise(x0, noise, 1)\n", r"exercises/03_add_noise.py, line 3: RecursionError: .*"),
         ("def add_noise(x0, noise):\n    return x0\n", r"exercises/03_add_noise.py: TypeError: .*"),
@@ -412,26 +418,45 @@ def test_the_solution_is_the_projects_function_under_its_file(exercise):
     compile("\n".join(lines), path, "exec")
 
 
-def command(*arguments, folder=PROJECT):
-    return run([sys.executable, "-m", "diffusion_ladder.exercises", *arguments], folder, PYTHONPATH=f"{PROJECT}/src")
-
-
-@pytest.mark.slow
-def test_the_command_checks_one_or_all_and_its_exit_code_says_whether_they_are_right(tmp_path):
+@pytest.fixture
+def solved(tmp_path, monkeypatch):
+    """A folder in which every exercise is answered by the project's own function."""
     (tmp_path / "exercises").mkdir()
     for exercise in EXERCISES:
         module, name = exercise.solution.__module__, exercise.solution.__qualname__
         (tmp_path / exercise.file).write_text(f"import {module} as own\n{exercise.name} = own.{name}\n")
-    every = command(folder=tmp_path)
-    assert every.returncode == 0, every.stdout + every.stderr
-    assert [line.split()[-1] for line in every.stdout.splitlines()] == ["right"] * 10
-    (tmp_path / EXERCISE.file).write_text(f"{HEAD}    return x0\n")
-    one = command("3", folder=tmp_path)
-    assert (one.returncode, one.stdout.count("\n")) == (1, 1)
-    assert re.match(r" 3  add_noise +alpha_bar_t = 0.36 for the whole batch: the value at", one.stdout)
-    unknown = command("12")
-    assert (unknown.returncode, unknown.stderr) == (1, "there is no exercise 12: they are numbered from 1 to 10\n")
-    assert command("4", "--solution").stdout.startswith("# src/diffusion_ladder/networks/embeddings.py, line ")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_command_checks_all_and_succeeds_where_all_are_right(solved):
+    ran = run([sys.executable, "-m", "diffusion_ladder.exercises"], solved, PYTHONPATH=f"{PROJECT}/src")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [line.split()[-1] for line in ran.stdout.splitlines()] == ["right"] * 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["3"], True, r" 3  add_noise +alpha_bar_t = 0.36 for the whole batch: the value at .*\n"),
+        (["4"], False, r" 4  sinusoidal_embedding +right\n"),
+        (["4", "--solution"], None, r"# src/diffusion_ladder/networks/embeddings.py, line \d+\ndef sinusoidal_(.|\n)*"),
+        (["12"], "there is no exercise 12: they are numbered from 1 to 10", r""),
+    ],
+)
+def test_the_command_checks_one_and_its_exit_code_says_whether_it_is_right(
+    arguments, code, said, solved, monkeypatch, capsys
+):
+    (solved / EXERCISE.file).write_text(f"{HEAD}    return x0\n")
+    monkeypatch.setattr(sys, "argv", ["exercises", *arguments])
+    try:
+        main()
+        found = None
+    except SystemExit as stopped:
+        found = stopped.code
+    assert found == code
+    assert re.fullmatch(said, capsys.readouterr().out)
 
 
 def test_make_passes_the_number_on():

@@ -1,6 +1,5 @@
 """The networks written here against diffusers' UNet2DModel and against closed forms."""
 
-
 import pytest
 import torch
 from torch import nn

@@ -91,14 +91,14 @@ def answer_in(path: Path, name: str) -> Answer:
     namespace: dict[str, Any] = {"__name__": path.stem}
     try:
         exec(compile(path.read_text(encoding="utf-8"), path, "exec"), namespace)  # leaves no compiled file behind
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(in_one_line(error, path)) from error
     if not callable(answer := namespace.get(name)):
         raise UserError(f"{path} has no function {name}: keep its name")
     return answer
 
 
-def in_one_line(error: Exception, path: Path) -> str:
+def in_one_line(error: BaseException, path: Path) -> str:
     """An exception of a reader's file: its kind, the last line of that file that it went through, what it says."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
@@ -119,6 +119,6 @@ def fault_of(exercise: Exercise, path: Path) -> str | None:
         exercise.check(answer)
     except Fault as fault:
         return str(fault)
-    except Exception as error:  # of the answer: the checks themselves pass with the project's function
+    except (Exception, SystemExit) as error:  # of the answer: the checks themselves pass with the project's function
         return in_one_line(error, path)
     return None
