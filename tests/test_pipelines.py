@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from diffusion_ladder.params.network import DiffusersUNetNetwork
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import seed_of
-from diffusion_ladder.rungs import Rung, build_network, load_rung, save_rung
+from diffusion_ladder.rungs import PIPELINE, Rung, build_network, load_rung, save_rung
 from diffusion_ladder.sampling.loop import Drawing, draw_samples
 
 NETWORK = {
@@ -239,3 +240,9 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
         save_rung(CONDITIONAL, tmp_path / name, {"class_names": ["cat", "dog"]}, SAVED)
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+def test_the_documentation_quotes_the_pipeline_as_it_is():
+    quoted = re.findall(r"```py\n(    def .*?)```", (PROJECT / "docs/models.md").read_text(), re.S)
+    assert quoted
+    assert all(part in PIPELINE.read_text() for part in quoted)
