@@ -138,7 +138,7 @@ def test_what_there_is_not_is_refused_with_what_there_is(project, monkeypatch, c
 def test_a_picture_becomes_noise_and_comes_back(project, monkeypatch, capsys):
     call(sample, monkeypatch, "faces", "--class", "male", "--count", 1, "--steps", 4)
     picture = "drawn/faces/male-000.png"
-    options = ("--rung", "faces", "--class", "male", "--to-class", "female", "--steps", 10, "--out", "back")
+    options = ("--rung", "faces", "--class", "male", "--to-class", "female", "--steps", 6, "--out", "back")
     call(invert, monkeypatch, picture, *options, "--iterations", 12)
     said = capsys.readouterr().out
     assert "back from the noise: 0." in said
@@ -158,11 +158,11 @@ def test_inversion_refuses_what_it_cannot_do(project, monkeypatch, capsys):
 
 
 def test_a_walk_begins_and_ends_with_the_pictures_of_its_seeds_and_classes(project, monkeypatch):
-    rung = ["faces", "--steps", 5]
+    rung = ["faces", "--steps", 3]
     ddim = ("--sampler", "ddim", "--eta", 0, "--spacing", "trailing", "--count", 1)
     call(sample, monkeypatch, *rung, *ddim, "--seed", 2, "--class", "male", "--out", "first")
     call(sample, monkeypatch, *rung, *ddim, "--seed", 5, "--class", "female", "--out", "last")
-    asked = command_line.prepare("faces", interpolate.DETERMINISTIC | {"steps": 5})
+    asked = command_line.prepare("faces", interpolate.DETERMINISTIC | {"steps": 3})
     walk = interpolate.between(asked, ["male", "female"], [2, 5], 4)
     for name, image in (("first/male-000.png", walk[0]), ("last/female-000.png", walk[-1])):
         drawn = pixels(name).view(64, 64, 3).permute(2, 0, 1)
