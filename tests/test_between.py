@@ -41,7 +41,7 @@ def test_the_noise_of_gaussian_data_is_where_the_exact_flow_leads():
     noise, _ = inverse(x_0, 8, steps=250)
     alpha_bar = float(rung().network.alpha_bar[-1])
     mean, deviation = math.sqrt(alpha_bar) * MEAN, math.sqrt(alpha_bar * DEVIATION**2 + 1 - alpha_bar)
-    torch.testing.assert_close(noise, mean + deviation * torch.tensor([[-2.0, 0.0], [1.0, 3.0]]), atol=0.03, rtol=0)
+    torch.testing.assert_close(noise, mean + deviation * torch.tensor([[-2.0, 0.0], [1.0, 3.0]]), atol=0.08, rtol=0)
 
 
 def test_the_arc_between_two_noises_keeps_their_length():

@@ -39,14 +39,26 @@ def snippet_of(key: str, rung: RungParameters, class_names: Sequence[str]) -> st
         return OWN.format(key=key, call=as_arguments((who or {"count": DRAWN}) | settings), result=result)
     sampler = MODULES[sampling.sampler]
     eta = {"eta": sampling.eta} if "eta" in sampler.step_options and sampling.eta else {}
-    options = {"timestep_spacing": sampling.spacing, "clip_sample": sampling.clip_sample}
     return PIPELINE.format(
         key=key,
         trust=", trust_remote_code=True" if brings_code(rung) else "",
         scheduler=sampler.twin.class_name if sampler.twin else "DDPMScheduler",
-        config=as_arguments(options),
+        config=as_arguments(scheduler_options(sampling)),
         call=as_arguments((who or {"batch_size": DRAWN}) | {"num_inference_steps": steps} | guidance | eta),
     )
+
+
+def scheduler_options(sampling: Sampling) -> dict[str, Any]:
+    """What diffusers' scheduler is made with, in its names; DPM-Solver++ knows clipping as thresholding at 1."""
+    options: dict[str, Any] = {"timestep_spacing": sampling.spacing, "clip_sample": sampling.clip_sample}
+    if sampling.variance_type != "fixed_small":
+        options["variance_type"] = sampling.variance_type
+    if sampling.clip_sample and MODULES[sampling.sampler].name == "dpm_solver":
+        options |= {"thresholding": True, "sample_max_value": 1.0}
+    if (kept := sampling.thresholding) is not None:
+        ratio, largest = kept.ratio, kept.max_value
+        options |= {"thresholding": True, "dynamic_thresholding_ratio": ratio, "sample_max_value": largest}
+    return options
 
 
 def brings_code(rung: RungParameters) -> bool:
@@ -66,7 +78,8 @@ def given(sampling: Sampling) -> dict[str, Any]:
     """The settings that shape samples, as far as they are not `Model.sample`'s own."""
     values: dict[str, tuple[Any, Any]] = {"spacing": (sampling.spacing, "trailing"), "eta": (sampling.eta, 0.0)}
     values |= {"clip_sample": (sampling.clip_sample, False), "variance_type": (sampling.variance_type, "fixed_small")}
-    return {name: value for name, (value, usual) in values.items() if value != usual}
+    kept = {"thresholding": sampling.thresholding.model_dump()} if sampling.thresholding else {}
+    return {name: value for name, (value, usual) in values.items() if value != usual} | kept
 
 
 def as_arguments(values: Mapping[str, Any]) -> str:
