@@ -21,6 +21,8 @@ from diffusion_ladder.randomness import seed_of
 from diffusion_ladder.rungs import PIPELINE, Rung, build_network, load_rung, save_rung
 from diffusion_ladder.sampling.loop import Drawing, draw_samples
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # from diffusers' use of numpy
+
 NETWORK = {
     **{"name": "diffusers_unet", "block_out_channels": [8, 16], "layers_per_block": 1, "norm_groups": 4},
     **{"attention_levels": [False, True], "attention_head_size": 8, "scale_shift": True, "middle_attention": True},
@@ -84,6 +86,13 @@ CASES = {
         "HeunDiscreteScheduler",
         {"clip_sample": False},
         {"sampler": "diffusers_heun", "clip_sample": False},
+        {},
+    ),
+    "heun from less than all noise": (
+        CONDITIONAL,
+        "HeunDiscreteScheduler",
+        {"clip_sample": False, "timestep_spacing": "leading"},
+        {"sampler": "diffusers_heun", "clip_sample": False, "spacing": "leading"},
         {},
     ),
     "unconditional, folded": (GREY, None, {}, {}, {}),

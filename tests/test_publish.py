@@ -25,6 +25,8 @@ from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.model_cards import cards_of
 from diffusion_ladder.rungs import save_rung
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # from the hub's own client
+
 REPOSITORY, COMMIT = "someone/faces", "c" * 40
 SENT = [
     *("DATA_LICENCE.md", "LICENSE", "README.md", "config.json", "diffusion_pytorch_model.safetensors"),
