@@ -10,7 +10,7 @@ REPORT := $(CURDIR)/reports/index.html
 PYTEST := OMP_NUM_THREADS=1 python -m pytest
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke verify verify-quality serve exercise solution known-failures clean
+.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke sample verify verify-quality serve exercise solution known-failures clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	python -m diffusion_ladder.forecast
@@ -57,6 +57,11 @@ smoke: venv  ## the whole graph on next to nothing, in a scratch copy
 	python -m diffusion_ladder.presets smoke --copy .smoke
 	cd .smoke && PYTHONPATH=src dvc repro
 	@echo "The report of the smoke run: $(CURDIR)/.smoke/reports/index.html"
+
+sample: venv  ## draw from a trained rung: make sample RUNG=faces CLASS=female N=16 SEED=3 (SAMPLER= STEPS= GUIDANCE=)
+	python -m diffusion_ladder.sample $(RUNG) $(if $(CLASS),--class "$(CLASS)") $(if $(N),--count $(N)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(if $(STEPS),--steps $(STEPS)) \
+	  $(if $(GUIDANCE),--guidance-scale $(GUIDANCE))
 
 verify: venv  ## hash every output again and compare with dvc.lock
 	python -m diffusion_ladder.verify

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT, run
+from dvc.repo.artifacts import check_name_format
 
 from diffusion_ladder.errors import UserError
 from diffusion_ladder.graph.__main__ import written
@@ -44,6 +45,28 @@ def without_dependencies(text):
 def test_dvc_yaml_is_as_make_graph_writes_it():
     parameters, text = load_yaml("params.yaml"), Path("dvc.yaml").read_text()
     assert written(text, parameters, read_graph(parameters)) == text, "dvc.yaml does not fit the code: run `make graph`"
+
+
+def test_every_model_is_registered_by_a_name_that_dvc_takes():
+    rungs, registered = load_yaml("params.yaml")["rungs"], load_yaml("dvc.yaml")["artifacts"]
+    assert [entry["path"] for entry in registered.values()] == [f"models/{key}" for key in rungs]
+    for (name, entry), rung in zip(registered.items(), rungs.values(), strict=True):
+        check_name_format(name)
+        assert "_" not in name
+        assert (entry["type"], entry["desc"]) == ("model", rung["title"])
+        assert {rung["dataset"], rung["network"]["name"]} < set(entry["labels"])
+        assert ("class-conditional" in entry["labels"]) == rung["conditional"]
+
+
+def test_a_new_rung_is_registered(copy):
+    parameters = copy / "params.yaml"
+    moons = parameters.read_text().split("\n  moons:\n    title")[1].split("\n  mnist_scratch:")[0]
+    moons = moons.replace("Part 1: moons", "Sam's moons")
+    place = "\n  faces:\n    title"
+    parameters.write_text(parameters.read_text().replace(place, f"\n  Sams_moons:\n    title{moons}{place}"))
+    make_graph(copy)
+    entry = load_yaml(copy / "dvc.yaml")["artifacts"]["sams-moons"]
+    assert (entry["path"], entry["desc"]) == ("models/Sams_moons", "Sam's moons")
 
 
 def test_dvc_yaml_is_short():

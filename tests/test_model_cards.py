@@ -121,3 +121,17 @@ def test_the_code_draws_as_the_rung_s_own_samples_are_drawn():
         update={"network": rung.network.model_copy(update={"patch_size": 1, "folding": None})}
     )
     assert "trust_remote_code" not in snippet_of("faces", plain, [])
+
+
+def test_the_code_keeps_x_0_in_range_as_the_rung_does():
+    rung = PARAMETERS.rungs["faces"]
+    cases = {
+        'clip_sample=True, variance_type="fixed_large"': {"clip_sample": True, "variance_type": "fixed_large"},
+        "thresholding=True, sample_max_value=1.0": {"clip_sample": True, "sampler": "diffusers_dpm_solver"},
+        "thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=2.0": {
+            "thresholding": {"ratio": 0.9, "max_value": 2.0}
+        },
+    }
+    for part, changes in cases.items():
+        sampling = Sampling.model_validate(merge(rung.sampling.model_dump(), changes))
+        assert part in snippet_of("faces", rung.model_copy(update={"sampling": sampling}), ["a", "b"])

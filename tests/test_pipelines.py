@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import textwrap
 
 import pytest
 import torch
@@ -17,8 +19,10 @@ from diffusion_ladder.params.network import DiffusersUNetNetwork
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import seed_of
-from diffusion_ladder.rungs import Rung, build_network, load_rung, save_rung
+from diffusion_ladder.rungs import PIPELINE, Rung, build_network, load_rung, save_rung
 from diffusion_ladder.sampling.loop import Drawing, draw_samples
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # from diffusers' use of numpy
 
 NETWORK = {
     **{"name": "diffusers_unet", "block_out_channels": [8, 16], "layers_per_block": 1, "norm_groups": 4},
@@ -83,6 +87,13 @@ CASES = {
         "HeunDiscreteScheduler",
         {"clip_sample": False},
         {"sampler": "diffusers_heun", "clip_sample": False},
+        {},
+    ),
+    "heun from less than all noise": (
+        CONDITIONAL,
+        "HeunDiscreteScheduler",
+        {"clip_sample": False, "timestep_spacing": "leading"},
+        {"sampler": "diffusers_heun", "clip_sample": False, "spacing": "leading"},
         {},
     ),
     "unconditional, folded": (GREY, None, {}, {}, {}),
@@ -239,3 +250,11 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
         save_rung(CONDITIONAL, tmp_path / name, {"class_names": ["cat", "dog"]}, SAVED)
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+def test_the_documentation_quotes_the_pipeline_as_it_is():
+    quoted = re.findall(r"```py\n(def .*?)```", (PROJECT / "docs/models.md").read_text(), re.S)
+    source = PIPELINE.read_text()
+    functions = [part for block in quoted for part in re.split(r"\n+(?=def )", block.strip())]
+    assert len(functions) > 1
+    assert all(textwrap.indent(part, "    ") in source for part in functions)

@@ -23,6 +23,7 @@ from diffusion_ladder.sampling.between import finished, mixed, slerp
 from diffusion_ladder.sampling.guidance import Predict, guided
 from diffusion_ladder.sampling.loop import device_of, noise_of
 
+DETERMINISTIC = {"sampler": "ddim", "eta": 0.0, "spacing": "trailing"}  # unless something else is asked for
 FRAME, PAUSE = 120, 700  # milliseconds of a frame of the animation, and of its two ends
 SIDE = 256  # of the animation, about, in pixels
 
@@ -56,9 +57,11 @@ def prediction(asked: Asked, classes: list[str], share: Tensor) -> Predict:
     model = asked.model
     if model.class_names and not classes:
         raise UserError(f"{model.rung.model} must be told a class: --class {' or '.join(model.class_names)}")
-    labels = [torch.full((len(share),), model.label_of(name), device=device_of(model.rung)) for name in classes]
-    ends = [guided(model.rung, each, asked.settings, asked.compute.precision) for each in labels or [None]]
-    return ends[0] if len(ends) == 1 else mixed(*ends, share)
+    labels: list[Tensor | None] = [
+        torch.full((len(share),), model.label_of(name), device=device_of(model.rung)) for name in classes
+    ]
+    first, *last = [guided(model.rung, each, asked.settings, asked.compute.precision) for each in labels or [None]]
+    return mixed(first, last[0], share) if last else first
 
 
 def between(asked: Asked, classes: list[str], seeds: list[int], frames: int) -> Tensor:
@@ -72,7 +75,8 @@ def between(asked: Asked, classes: list[str], seeds: list[int], frames: int) -> 
         raise UserError(f"{rung.model} draws points: walks are drawn of rungs of images")
     if MODULES[settings.sampler].adds_noise(settings.eta):
         raise UserError(
-            f"{settings.sampler} adds noise, so that nothing leads from a picture to the next: take ddim with --eta 0, dpm_solver or heun"
+            f"{settings.sampler} adds noise, so that nothing leads from a picture to the next: "
+            "take ddim with --eta 0, dpm_solver or heun"
         )
     first, last = (noise_of(rung, torch.tensor([0]), torch.tensor([s]), asked.parameters.seed)[0][0] for s in seeds)
     share = torch.linspace(0, 1, frames, device=first.device)
@@ -97,7 +101,7 @@ def there_and_back(images: Tensor) -> bytes:
 def main() -> None:
     """Draw the walk that the command line asks for."""
     options = parsed()
-    asked = prepare(options.rung, {"sampler": "ddim", "eta": 0.0} | sampler_options(options))
+    asked = prepare(options.rung, DETERMINISTIC | sampler_options(options))
     images = between(asked, options.classes, options.seeds, options.frames)
     out = options.out or DRAWN / options.rung / "between.png"
     if out.suffix == ".webp":

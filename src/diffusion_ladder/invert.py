@@ -24,7 +24,10 @@ from diffusion_ladder.sampling.guidance import conditional
 from diffusion_ladder.sampling.loop import device_of, sampler_for
 
 # The sampler whose way can be walked back: without noise, clipping or guidance, which would bend it.
-REVERSIBLE = {"sampler": "ddim", "eta": 0.0, "clip_sample": False, "thresholding": None, "guidance_scale": 1.0}
+REVERSIBLE = {
+    **{"sampler": "ddim", "eta": 0.0, "spacing": "trailing"},
+    **{"clip_sample": False, "thresholding": None, "guidance_scale": 1.0},
+}
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -58,12 +58,13 @@ class Model:
         Raises:
             UserError: there is no such class.
         """
-        known = dict(enumerate(self.class_names)) | {text: text for text in self.class_names}
+        if name in self.class_names:
+            return self.class_names.index(str(name))
+        if isinstance(name, int) and 0 <= name < len(self.class_names):
+            return name
         if not self.class_names:
             raise UserError(f"{self.rung.model} is told no class: leave {name} out")
-        if name not in known:
-            raise UserError(f"{self.rung.model} has no class {name!r}, but {', '.join(self.class_names)}")
-        return self.class_names.index(known[name])
+        raise UserError(f"{self.rung.model} has no class {name!r}, but {', '.join(self.class_names)}")
 
     def sample(
         self,

@@ -72,9 +72,16 @@ def upload_of(rung: str, repository: str, root: Path = Path()) -> Upload:
             raise UserError(f"{file} is missing: `dvc repro` writes it")
     facts = read_json(data)
     text = card_on_hub(card.read_text(encoding="utf-8"), rung, repository)
-    own = {file.name: file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")}
-    added = {"README.md": text.encode(), DATA_LICENCE: licence_text(facts).encode(), SAMPLES: samples}
-    return Upload({**own, "LICENSE": root / "LICENSE", **added}, facts.get("licence") or NOT_STATED)
+    files: dict[str, Path | bytes] = {
+        file.name: file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")
+    }
+    files |= {
+        "LICENSE": root / "LICENSE",
+        "README.md": text.encode(),
+        DATA_LICENCE: licence_text(facts).encode(),
+        SAMPLES: samples,
+    }
+    return Upload(files, facts.get("licence") or NOT_STATED)
 
 
 def card_on_hub(card: str, rung: str, repository: str) -> str:

@@ -71,9 +71,8 @@ def write_points(points: Tensor, names: list[str], normalisation: Normalisation,
     panel = Panel("Samples", normalise(points.flatten(0, 1), normalisation), labels)
     with house_style():
         write_bytes(folder / "grid.png", encode_png(rasterise(scatter_row([panel]))))
-    rows = [
-        {"x": x, "y": y, "class": name} for name, group in zip(names, points.tolist(), strict=True) for x, y in group
-    ]
+    named = zip(names, points.tolist(), strict=True)
+    rows = [{"x": x, "y": y} | ({"class": name} if name else {}) for name, group in named for x, y in group]
     write_table(folder / "points.tsv", rows)
 
 
@@ -82,7 +81,7 @@ def main() -> None:
     options = parsed()
     asked = prepare(options.rung, sampler_options(options))
     model = asked.model
-    labels = [model.label_of(name) for name in options.classes or model.class_names]
+    labels = [model.label_of(name) for name in dict.fromkeys(options.classes or model.class_names)]
     names = [model.class_names[label] for label in labels] or [""]
     folder = options.out or DRAWN / options.rung
     samples = drawn(asked, labels, options.count, options.seed)

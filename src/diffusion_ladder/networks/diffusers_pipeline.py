@@ -71,13 +71,13 @@ class LadderPipeline(DiffusionPipeline):
             output_type: "pil", "np" for (B, H, W, C) or "pt" for (B, C, H, W), both in [0, 1].
             return_dict: whether images come as `.images`, or as a tuple of one.
         """
-        labels = self.labels_of(class_labels, batch_size)  # (B,)
+        labels = self.labels_of(class_labels)  # (B,)
         count = batch_size if labels is None else len(labels)
         null = self.null_labels(count)  # (B,)
         if self.class_names and null is None and (labels is None or guidance_scale != 1):
             raise ValueError("this network knows no null label: give class_labels, and guidance_scale=1")
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         x = self.noise(count, generator, latents) * self.scheduler.init_noise_sigma  # (B, C, H, W)
-        self.scheduler.set_timesteps(num_inference_steps, device=x.device)
         options = self.step_options(generator, eta)
         first, end = guidance_interval
         for t in self.progress_bar(self.scheduler.timesteps):
@@ -130,7 +130,7 @@ class LadderPipeline(DiffusionPipeline):
         square = torch.kron(rows, rows).to(squares.device, squares.dtype)  # (p^2, p^2)
         return torch.block_diag(*[square] * (squares.shape[1] // len(square)))[:, :, None, None]
 
-    def labels_of(self, class_labels: Sequence[int | str] | None, batch_size: int) -> Tensor | None:
+    def labels_of(self, class_labels: Sequence[int | str] | None) -> Tensor | None:
         """Numbers (B,) of classes that are given by number or by name; None where none is given.
 
         Raises ValueError for a class that there isn't.

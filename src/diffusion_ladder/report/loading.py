@@ -30,25 +30,35 @@ def snippet_of(key: str, rung: RungParameters, class_names: Sequence[str]) -> st
         class_names: of class 0, 1, ...; none where they are not known yet.
     """
     sampling, steps = rung.sampling, rung.schedule.T if rung.sampling.steps == "all" else rung.sampling.steps
-    labels = list(class_names[:2]) or [0, 1]
-    who = {"class_labels": labels} if rung.conditional else {}
+    labels: list[Any] = [*class_names[:2]] or [0, 1]
+    who: dict[str, Any] = {"class_labels": labels} if rung.conditional else {}
     guidance = guidance_of(sampling)
     if rung.network.name != "diffusers_unet":
-        drawn = who or {"count": DRAWN}
         settings = {"sampler": sampling.sampler, "num_inference_steps": steps, **guidance, **given(sampling)}
         result = "float32 points (N, 2)" if rung.network.name == "mlp" else "uint8 images (N, C, H, W)"
-        return OWN.format(key=key, call=as_arguments(drawn | settings), result=result)
+        return OWN.format(key=key, call=as_arguments((who or {"count": DRAWN}) | settings), result=result)
     sampler = MODULES[sampling.sampler]
     eta = {"eta": sampling.eta} if "eta" in sampler.step_options and sampling.eta else {}
-    count = who or {"batch_size": DRAWN}
-    options = {"timestep_spacing": sampling.spacing, "clip_sample": sampling.clip_sample}
     return PIPELINE.format(
         key=key,
         trust=", trust_remote_code=True" if brings_code(rung) else "",
         scheduler=sampler.twin.class_name if sampler.twin else "DDPMScheduler",
-        config=as_arguments(options),
-        call=as_arguments(count | {"num_inference_steps": steps} | guidance | eta),
+        config=as_arguments(scheduler_options(sampling)),
+        call=as_arguments((who or {"batch_size": DRAWN}) | {"num_inference_steps": steps} | guidance | eta),
     )
+
+
+def scheduler_options(sampling: Sampling) -> dict[str, Any]:
+    """What diffusers' scheduler is made with, in its names; DPM-Solver++ knows clipping as thresholding at 1."""
+    options: dict[str, Any] = {"timestep_spacing": sampling.spacing, "clip_sample": sampling.clip_sample}
+    if sampling.variance_type != "fixed_small":
+        options["variance_type"] = sampling.variance_type
+    if sampling.clip_sample and MODULES[sampling.sampler].name == "dpm_solver":
+        options |= {"thresholding": True, "sample_max_value": 1.0}
+    if (kept := sampling.thresholding) is not None:
+        ratio, largest = kept.ratio, kept.max_value
+        options |= {"thresholding": True, "dynamic_thresholding_ratio": ratio, "sample_max_value": largest}
+    return options
 
 
 def brings_code(rung: RungParameters) -> bool:
@@ -66,9 +76,10 @@ def guidance_of(sampling: Sampling) -> dict[str, Any]:
 
 def given(sampling: Sampling) -> dict[str, Any]:
     """The settings that shape samples, as far as they are not `Model.sample`'s own."""
-    values = {"spacing": (sampling.spacing, "trailing"), "eta": (sampling.eta, 0.0)}
+    values: dict[str, tuple[Any, Any]] = {"spacing": (sampling.spacing, "trailing"), "eta": (sampling.eta, 0.0)}
     values |= {"clip_sample": (sampling.clip_sample, False), "variance_type": (sampling.variance_type, "fixed_small")}
-    return {name: value for name, (value, usual) in values.items() if value != usual}
+    kept = {"thresholding": sampling.thresholding.model_dump()} if sampling.thresholding else {}
+    return {name: value for name, (value, usual) in values.items() if value != usual} | kept
 
 
 def as_arguments(values: Mapping[str, Any]) -> str:

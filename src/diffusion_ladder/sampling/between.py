@@ -52,8 +52,8 @@ def inverted(
     """
     x = x_0
     for t in scheduler.timesteps.flip(0):
-        alpha_bars = scheduler.alpha_bar_pair(int(t), int(scheduler.previous_timestep(t)))
-        x = ddim_inverse_step(predict, rung.schedule.prediction_type, x, t, *alpha_bars, iterations)
+        alpha_bar, alpha_bar_previous = scheduler.alpha_bar_pair(int(t), int(scheduler.previous_timestep(t)))
+        x = ddim_inverse_step(predict, rung.schedule.prediction_type, x, t, alpha_bar, alpha_bar_previous, iterations)
         if progress is not None:
             progress(len(x))
     return x
