@@ -10,7 +10,7 @@ REPORT := $(CURDIR)/reports/index.html
 PYTEST := OMP_NUM_THREADS=1 python -m pytest
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke verify verify-quality serve clean
+.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke study experiments verify verify-quality serve clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	dvc repro
@@ -56,6 +56,12 @@ smoke: venv  ## the whole graph on next to nothing, in a scratch copy
 	python -m diffusion_ladder.presets smoke --copy .smoke
 	cd .smoke && PYTHONPATH=src dvc repro
 	@echo "The report of the smoke run: $(CURDIR)/.smoke/reports/index.html"
+
+experiments: venv  ## what was tried: changed parameters and quality, the newest first
+	@python -m diffusion_ladder.study.experiments
+
+study: venv  ## ask a question of studies/, such as NAME=schedules; goes on where it was stopped
+	python -m diffusion_ladder.study $(NAME)
 
 verify: venv  ## hash every output again and compare with dvc.lock
 	python -m diffusion_ladder.verify
