@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusion_ladder.presets import in_hydra
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(?P<name>[^/]+)")
 WORKERS = re.compile(r"Worker status: (\d+) active, (\d+) idle")
 LAST_LINES = 15  # of a failed experiment's log
+PATIENCE = 30  # times that the queue is asked whether a run has ended that was killed
 
 
 def output_of(command: list[str]) -> str:
@@ -87,9 +89,13 @@ def failed_among(names: set[str]) -> set[str]:
 
 
 def give_up(names: Iterable[str]) -> None:
-    """Take from the queue what failed there, or was left by workers that are gone."""
+    """Take from the queue what has ended there, or was left running by workers that are gone."""
     for name in names:
-        subprocess.run(["dvc", "queue", "kill", "--force", name], capture_output=True, check=False)
+        for _ in range(PATIENCE):
+            if states()[0].get(name) != "Running":
+                break
+            subprocess.run(["dvc", "queue", "kill", "--force", name], capture_output=True, check=False)
+            time.sleep(1)
         output_of(["dvc", "queue", "remove", name])
 
 
