@@ -13,6 +13,7 @@ from diffusion_ladder.presets import in_hydra
 
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(?P<name>[^/]+)")
 WORKERS = re.compile(r"Worker status: (\d+) active, (\d+) idle")
+PROGRESS = re.compile(r"\d+%\|")  # a bar of tqdm
 LAST_LINES = 15  # of a failed experiment's log
 PATIENCE = 30  # times that the queue is asked whether a run has ended that was killed
 
@@ -105,7 +106,7 @@ def last_words(name: str) -> list[str]:
         log = output_of(["dvc", "queue", "logs", name])
     except UserError as error:
         return [str(error)]
-    lines = [line for line in log.splitlines() if line.strip() and "it/s]" not in line and "/s]" not in line]
+    lines = [line for line in log.splitlines() if line.strip() and not PROGRESS.search(line)]
     return lines[-LAST_LINES:]
 
 
