@@ -19,6 +19,7 @@ from diffusion_ladder.report.pictures import REPORTS, Picture, pictures_in
 from diffusion_ladder.report.provenance import Provenance, provenance_of
 from diffusion_ladder.report.rendering import number
 from diffusion_ladder.report.schedulers import SchedulerReport, scheduler_report
+from diffusion_ladder.report.studies import StudyChapter, study_chapters
 from diffusion_ladder.report.topics import Topic, topic_of_fact, topics_of
 from diffusion_ladder.report.verdict import Judgement, Preset, data_in_words, judgements, preset_of, shortfalls
 
@@ -126,6 +127,7 @@ class Report:
         data: whether the data are embedded.
         ladder: all rungs as one picture, with which the report begins.
         across: other figures of several rungs together.
+        studies: those that have been run.
     """
 
     chapters: list[Chapter]
@@ -139,6 +141,7 @@ class Report:
     provenance: Provenance
     ladder: Picture | None
     across: list[Picture]
+    studies: list[StudyChapter]
 
     @property
     def judgements(self) -> list[Judgement]:
@@ -157,6 +160,7 @@ class Report:
             *filter(None, [self.ladder]),
             *(picture for chapter in self.chapters for picture in chapter.all_pictures),
             *self.across,
+            *(study.picture for study in self.studies if study.picture),
         ]
 
     @property
@@ -211,6 +215,7 @@ class Reader:
             provenance=provenance_of(self.root, self.parameters),
             ladder=next((picture for picture in across if picture.name == LADDER), None),
             across=[picture for picture in across if picture.name != LADDER],
+            studies=study_chapters(self.root),
         )
 
     def chapter(self, key: str) -> Chapter:
@@ -312,7 +317,7 @@ class Reader:
 
     def pictures(self, stage: str, *parts: str) -> list[Picture]:
         """The figures that a stage drew into a folder below reports/."""
-        return pictures_in(self.root.joinpath(REPORTS, *parts), self.root, stage)
+        return pictures_in(self.root.joinpath(REPORTS, *parts), self.root, f"dvc repro -s -f {stage}")
 
     def topics(
         self, key: str, model: RungParameters, measured: Mapping[str, Any], metrics: list[Metric]
