@@ -24,6 +24,7 @@ from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.report.studies import StudyResults, study_chapters
 from diffusion_ladder.report.study_page import write_study
 from diffusion_ladder.study.estimate import in_all, seconds_of
+from diffusion_ladder.study.experiments import table_of
 from diffusion_ladder.study.question import in_waves, load_study, overrides_of, run_of, runs_of
 from diffusion_ladder.study.results import training_of
 from diffusion_ladder.training.session import checkpoints_of
@@ -427,3 +428,38 @@ def test_a_finished_study_runs_nothing_again(queued):
     page = (folder / "reports/studies/tiny/index.html").read_bytes()
     assert study(folder, "--render").returncode == 0
     assert (folder / "reports/studies/tiny/index.html").read_bytes() == page
+
+
+# What was tried
+
+
+def shown(name, state="success", wasserstein=0.2, steps=100):
+    """An experiment as `dvc exp show --json` has it, or its baseline."""
+    metrics = {"wasserstein_2": wasserstein, "wasserstein_2_std": 0.01, "wasserstein_2_floor": 0.07, "nfe": 50}
+    data = {
+        "timestamp": f"2031-01-0{steps % 9 + 1}T10:00:00",
+        "params": {"params.yaml": {"data": {"seed": 0, "rungs": {"circles": {"training": {"steps": steps}}}}}},
+        "metrics": {
+            "reports/metrics/circles.json": {"data": metrics},
+            "reports/metrics/moons.json": {"data": metrics | {"wasserstein_2": 0.3}},
+            "reports/metrics/classifiers/mnist.json": {"data": {"accuracy": 0.9}},
+        },
+    }
+    return {"name": name, "revs": [{"rev": "ab" * 20, "data": data}], "executor": {"state": state}}
+
+
+def test_experiments_are_told_in_few_columns_the_newest_first():
+    before = shown("", wasserstein=0.25, steps=90)["revs"][0]["data"]
+    made = [shown("older"), shown("newer", steps=101, wasserstein=0.1), shown("burst", "failed", steps=99)]
+    lines = table_of([{"data": before, "experiments": made}]).splitlines()
+    assert re.split(r"\s{2,}|(?<=e) (?=made)", lines[0].strip())[0] == "experiment"
+    assert [line.split()[0] for line in lines[1:4]] == ["newer", "older", "burst"]
+    assert "circles wasserstein_2 0.100 ± 0.010 0.07" in re.sub(r"\s+", " ", lines[1])
+    assert "circles.training.steps: 101" in lines[1]
+    assert "moons" not in lines[1]  # it has the numbers of the baseline
+    assert "(failed)" in lines[3]
+    assert any(line.startswith("dvc exp apply NAME") for line in lines)
+
+
+def test_without_experiments_there_is_a_hint():
+    assert "dvc exp run -S" in table_of([{"data": {}, "experiments": None}])

@@ -49,6 +49,12 @@ def finished() -> dict[str, list[str]]:
     return found
 
 
+def baselines() -> list[str]:
+    """The commits from which experiments were made."""
+    refs = output_of(["git", "for-each-ref", "--format=%(refname)", "refs/exps"]).splitlines()
+    return sorted({"".join(ref.split("/")[2:4]) for ref in refs if EXPERIMENT.fullmatch(ref)})
+
+
 def newly_finished(names: set[str], before: Mapping[str, list[str]]) -> set[str]:
     """Those of some experiments that have a commit which they didn't have before."""
     now = finished()
