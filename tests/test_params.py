@@ -607,7 +607,7 @@ def test_the_default_preset_is_params_yaml_as_delivered(tmp_path):
     assert load_yaml("presets/default.yaml") == load_yaml(tmp_path / "committed.yaml")
 
 
-@pytest.mark.parametrize("name", ["smoke", "full"])
+@pytest.mark.parametrize("name", ["smoke", "hour", "full"])
 def test_presets_are_valid_and_lie_on_params_yaml(name):
     """What a preset says of a rung counts first, then what it says of every rung, then params.yaml."""
     preset = flatten(load_preset(name))

@@ -50,7 +50,7 @@ def test_every_value_survives_a_shell(text):
     assert plain.stdout == f"title={in_hydra(text)}"
 
 
-@pytest.mark.parametrize("name", ["smoke", "full"])
+@pytest.mark.parametrize("name", ["smoke", "hour", "full"])
 def test_a_preset_as_options_is_the_preset(tmp_path, name):
     (tmp_path / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
     words = shlex.split(" ".join(overrides(name)))

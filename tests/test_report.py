@@ -394,7 +394,7 @@ def test_the_verdict_is_the_gate(root, pages):
     ]
 
 
-@pytest.mark.parametrize("name", ["default", "smoke", "full"])
+@pytest.mark.parametrize("name", ["default", "smoke", "hour", "full"])
 def test_the_preset_is_named_and_what_differs_from_it(name, tmp_path):
     shutil.copytree(REPOSITORY / "presets", tmp_path / "presets")
     shutil.copy(REPOSITORY / "params.yaml", tmp_path / "presets/default.yaml")
