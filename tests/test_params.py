@@ -348,6 +348,7 @@ FEATURES = {  # what is off by default, so that every field of the schema has a 
         "loss_weight": {"name": "p2", "gamma": 1.0},
         "ema_choice": {"decays": [0.9, 0.99], "batches": 2},
         "class_weights": [1.0, 2.0],
+        "examples": 500,
         "flip": True,
         "stratified_timesteps": True,
         "timestep_density": {"log_snr_mean": 0.5, "log_snr_deviation": 2.0},
