@@ -27,12 +27,9 @@ def remote(request, tmp_path, monkeypatch):
         return
     from moto.server import ThreadedMotoServer
 
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "anybody")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     server = ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
@@ -46,6 +43,11 @@ def remote(request, tmp_path, monkeypatch):
     server.stop()
 
 
+def be_somebody(clone):
+    for name, value in (("name", "test"), ("email", "test@localhost")):
+        succeed(clone, "git", "config", f"user.{name}", value)
+
+
 def tell(clone, remote):
     for command in remote:
         succeed(clone, "dvc", "remote", command[0], "--local", *command[1:])
@@ -57,27 +59,13 @@ def test_what_is_pushed_from_one_clone_is_pulled_in_another(smoke, tmp_path, rem
     shutil.copytree(smoke, first, symlinks=True)
     (first / ".dvc/config.local").unlink()
     succeed(tmp_path, "git", "init", "-q", "--bare", str(origin))
-    for command in (
-        ["init", "-q", "-b", "main"],
-        ["config", "user.name", "test"],
-        ["config", "user.email", "test@localhost"],
-        ["add", "-A"],
-        ["commit", "-qm", "built"],
-        ["remote", "add", "origin", str(origin)],
-    ):
+    succeed(first, "git", "init", "-q", "-b", "main")
+    be_somebody(first)
+    for command in (["add", "-A"], ["commit", "-qm", "built"], ["remote", "add", "origin", str(origin)]):
         succeed(first, "git", *command)
     tell(first, remote)
-    succeed(
-        first,
-        "dvc",
-        "exp",
-        "run",
-        "--name",
-        "short",
-        "-S",
-        "rungs.circles.figures.frames_per_second=5",
-        "render@circles",
-    )
+    override = "rungs.circles.figures.frames_per_second=5"
+    succeed(first, "dvc", "exp", "run", "--name", "short", "-S", override, "render@circles")
     succeed(first, "git", "checkout", "-q", "--", ".")
     succeed(first, "dvc", "checkout", "--force")
     succeed(first, "dvc", "push", "--quiet", "--run-cache")
@@ -85,8 +73,7 @@ def test_what_is_pushed_from_one_clone_is_pulled_in_another(smoke, tmp_path, rem
     succeed(first, "dvc", "exp", "push", "origin", "short")
 
     succeed(tmp_path, "git", "clone", "-q", "-b", "main", str(origin), str(second))
-    for name, value in (("name", "test"), ("email", "test@localhost")):
-        succeed(second, "git", "config", f"user.{name}", value)
+    be_somebody(second)
     tell(second, remote)
     succeed(second, "dvc", "pull", "--quiet", "--run-cache")
     for path in ("data/samples", "data/processed", "models"):
