@@ -15,6 +15,7 @@ EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(?P<name>[^/]+)")
 WORKERS = re.compile(r"Worker status: (\d+) active, (\d+) idle")
 PROGRESS = re.compile(r"\d+%\|")  # a bar of tqdm
 LAST_LINES = 15  # of a failed experiment's log
+TRIES = 3
 PATIENCE = 30  # times that the queue is asked whether a run has ended that was killed
 
 
@@ -89,10 +90,15 @@ def states() -> tuple[dict[str, str], int]:
     return found, sum(map(int, alive.groups())) if alive else 0
 
 
-def failed_among(names: set[str]) -> set[str]:
-    """Those of some experiments that failed, are not in the queue, or are left there with no worker alive."""
-    found, alive = states()
-    return {name for name in names if found.get(name, "Failed") == "Failed" or not alive}
+def ended_among(names: set[str]) -> set[str]:
+    """Those of some experiments that are neither waiting in the queue nor running."""
+    found, _ = states()
+    return {name for name in names if found.get(name) not in ("Queued", "Running")}
+
+
+def is_deserted() -> bool:
+    """Whether no worker answers, asked several times: on a busy machine one may be late."""
+    return all(states()[1] == 0 for _ in range(TRIES))
 
 
 def give_up(names: Iterable[str]) -> None:
