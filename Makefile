@@ -13,6 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 python -m pytest
 .PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke study experiments verify verify-quality serve clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
+	python -m diffusion_ladder.forecast
 	dvc repro
 	python -m diffusion_ladder.report.model_cards
 	python -m diffusion_ladder.report.run_page

@@ -31,7 +31,7 @@ def test_both_loops_train_networks_of_the_same_size(name):
 
     task = training.task_of(name, load_parameters())
     unet = training.plain_unet(task, torch.device("cpu"))
-    assert parameter_count(unet) == parameter_count(training.our_rung(task, torch.device("cpu")).network)
+    assert parameter_count(unet) == parameter_count(task.rehearsal.rung(torch.device("cpu")).network)
 
 
 def test_the_plain_loop_learns():

@@ -130,3 +130,14 @@ def test_the_reader_fills_in_each_entry_and_names_what_is_not_there():
     assert graph["fetch"].everywhere("outs") >= {f"data/raw/{name}" for name in parameters["datasets"]}
     with pytest.raises(UserError, match=r"^train: there is no 'squares'; choose one of circles, moons, "):
         graph["train"].entry("squares")
+
+
+@pytest.mark.parametrize("score", ["null", None])
+def test_a_score_that_is_off_where_the_loop_has_it_is_refused_before_anything_is_built(copy, score):
+    text = (copy / "params.yaml").read_text()
+    off = "" if score is None else f"    score: {score}"
+    (copy / "params.yaml").write_text(text.replace("    score: {}", off, 1))
+    ran = run([sys.executable, "stages/check_params.py"], copy, PYTHONPATH="src")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("check_params: params.yaml: rungs.circles.score: compare_scores in dvc.yaml goes over")
+    assert not (copy / "data/params_checked.txt").exists()

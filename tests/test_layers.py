@@ -14,7 +14,7 @@ FLOORS = {
     3: "device runtime evaluation quality processes rungs",
     4: "figures report",
     5: "training sampling",
-    6: "presets verify study stages",
+    6: "forecast rehearsal presets verify study stages",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 FILES = [

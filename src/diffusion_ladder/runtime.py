@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import io
+import json
 import os
 import platform
 import re
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUN_RECORDS = Path("reports/run")
+FORECAST = Path(".dvc/tmp/forecast.json")  # seconds that each stage is expected to take, by `diffusion_ladder.forecast`
 COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions change what is computed
 MAXRSS_UNITS = 1024 * 1024 if sys.platform == "darwin" else 1024  # in a MiB: macOS counts bytes, Linux kibibytes
+FORECAST_WEIGHT = 60.0  # seconds of finished stages that count as much as the forecast itself
 LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
 
 
@@ -187,6 +190,29 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def time_left(label: str) -> str:
+    """How long this stage and those after it will take, if it was forecast, corrected by those that have finished."""
+    if not FORECAST.exists():
+        return ""
+    plan = json.loads(FORECAST.read_text(encoding="utf-8"))
+    begun, expected = FORECAST.stat().st_mtime, plan["seconds"]
+    paths = {stage: RUN_RECORDS / f"{stage}.json" for stage in expected}
+    done = [stage for stage, path in paths.items() if path.exists() and path.stat().st_mtime > begun]
+    if label not in expected or label in done:
+        return ""
+    took = sum(json.loads(paths[stage].read_text(encoding="utf-8"))["seconds"] for stage in done)
+    pace = (took + FORECAST_WEIGHT) / (sum(expected[stage] for stage in done) + FORECAST_WEIGHT)
+    left = [seconds * pace + plan["start"] for stage, seconds in expected.items() if stage not in done]
+    return f"; about {in_minutes(sum(left))} left of all"
+
+
+def in_minutes(seconds: float) -> str:
+    """Seconds, minutes or hours, to two digits or so: what a forecast is worth."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def start_processes(command: str) -> None:
     """Become the command that starts this stage's processes, if there is one.
 
@@ -227,7 +253,7 @@ def run_stage(
             sys.stdout = io.StringIO()
         stage = Stage(name, key, launch)
         stage.prepare(configure)
-        print(f"{stage.label}: {stage.describe()}", flush=True)
+        print(f"{stage.label}: {stage.describe()}{time_left(stage.label)}", flush=True)
         main(stage)
     except UserError as error:
         process = "" if launch.is_main else f" (process {launch.rank})"
