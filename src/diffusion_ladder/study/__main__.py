@@ -86,7 +86,6 @@ def run_study(name: str, runs: list[Run], workers: int, dry: bool) -> dict[str, 
     """Run what is missing; of runs that failed, the end of the log by name."""
     parameters, before = load_yaml("params.yaml"), queue.finished()
     todo = [run for run in runs if commit_of(run, before) is None]
-    require_data(todo)
     waves = [*in_waves(todo, {run.name: training_of(run) for run in todo})]
     first = {run.name for run in waves[0]} if waves else set()
     estimates = {run.name: seconds_of(run, parameters, run.name not in first) for run in todo}
@@ -95,6 +94,7 @@ def run_study(name: str, runs: list[Run], workers: int, dry: bool) -> dict[str, 
     )
     failed: dict[str, str] = {}
     if todo and not dry:
+        require_data(todo)
         progress = Progress(estimates, workers)
         for wave in waves:
             enqueue(wave, parameters)
