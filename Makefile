@@ -10,7 +10,7 @@ REPORT := $(CURDIR)/reports/index.html
 PYTEST := OMP_NUM_THREADS=1 python -m pytest
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke sample verify verify-quality serve exercise solution known-failures clean
+.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke sample study experiments verify verify-quality serve exercise solution known-failures clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	python -m diffusion_ladder.forecast
@@ -62,6 +62,12 @@ sample: venv  ## draw from a trained rung: make sample RUNG=faces CLASS=female N
 	python -m diffusion_ladder.sample $(RUNG) $(if $(CLASS),--class "$(CLASS)") $(if $(N),--count $(N)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(if $(STEPS),--steps $(STEPS)) \
 	  $(if $(GUIDANCE),--guidance-scale $(GUIDANCE))
+
+experiments: venv  ## what was tried: changed parameters and quality, the newest first
+	@python -m diffusion_ladder.study.experiments
+
+study: venv  ## ask a question of studies/, such as NAME=schedules; goes on where it was stopped
+	python -m diffusion_ladder.study $(NAME)
 
 verify: venv  ## hash every output again and compare with dvc.lock
 	python -m diffusion_ladder.verify

@@ -116,7 +116,7 @@ def test_the_page_has_a_rung_of_at_most_sixty_lines_in_each_walk():
 @pytest.mark.parametrize("rung", ["fashion", "pets"])
 def test_the_blocks_of_the_page_fit_the_parameters_and_every_preset(rung):
     values = merge(load_yaml("params.yaml"), added(sections()[rung]))
-    for preset in ("default", "smoke", "full"):
+    for preset in ("default", "smoke", "hour", "full"):
         made = laid_over(values, for_each_rung(load_preset(preset), values)) if preset != "default" else values
         check_consistency(validate(made))
 

@@ -396,6 +396,43 @@ def test_verify_finds_a_rotten_output_that_dvc_calls_up_to_date(smoke, tmp_path)
     assert len(verified.stdout.splitlines()) == 2
 
 
+def test_verify_finds_what_has_rotted_in_the_cache_and_names_what_mends_it(smoke, tmp_path):
+    """Altered, cut short or missing, while the working tree is whole and DVC sees nothing to do."""
+    copy = tmp_path / "copy"
+    shutil.copytree(smoke, copy, symlinks=True)
+    outputs = {
+        output["path"]: output["md5"]
+        for entry in yaml.safe_load((copy / "dvc.lock").read_text())["stages"].values()
+        for output in entry["outs"]
+    }
+
+    def kept(path):
+        md5 = outputs[path]
+        return copy / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+
+    altered, cut, folder = (
+        kept(path) for path in ("data/samples/moons.safetensors", "data/processed/mnist.safetensors", "models/circles")
+    )
+    weights = next(each["md5"] for each in json.loads(folder.read_text()) if each["relpath"] == "model.safetensors")
+    missing = copy / ".dvc/cache/files/md5" / weights[:2] / weights[2:]
+    content = altered.read_bytes()
+    for path, damaged in ((altered, content[:-1] + b"!"), (cut, cut.read_bytes()[:100])):
+        path.chmod(0o644)
+        path.write_bytes(damaged)
+    missing.unlink()
+    verified = run([sys.executable, "-m", "diffusion_ladder.verify"], copy)
+    assert verified.returncode == 1
+    lines = verified.stdout.splitlines()
+    assert len(lines) == 3
+    for path, what in ((altered, "data/samples/moons.safetensors, "), (cut, "data/processed/mnist.safetensors, ")):
+        assert any(f"copy of {what}{path}, was altered" in line for line in lines)
+    assert any(f"copy of models/circles/model.safetensors, {missing}, is missing" in line for line in lines)
+    for line in lines:
+        assert run(["sh", "-c", line.split("`")[1]], copy).returncode == 0, line
+    assert run([sys.executable, "-m", "diffusion_ladder.verify"], copy).returncode == 0
+    assert altered.read_bytes() == content
+
+
 def test_experiments_run_alone_and_queued_in_a_fresh_clone(smoke, tmp_path):
     """The README's commands, in a Git repository with the smoke preset and a build already in DVC's cache."""
     clone = tmp_path / "clone"
@@ -428,6 +465,8 @@ def test_experiments_run_alone_and_queued_in_a_fresh_clone(smoke, tmp_path):
 def test_dvc_shows_the_logs_of_training_as_charts(smoke):
     shown = json.loads(run(["dvc", "plots", "show", "--json"], smoke).stdout)
     assert "errors" not in shown
+    (picture,) = shown["data"].pop("reports/across/ladder.png")
+    assert picture["type"] == "image"
     charts = {name: chart["content"]["data"]["values"] for name, (chart,) in shown["data"].items()}
     logs = {model: (smoke / f"reports/training/{model}.tsv").read_text().splitlines()[1:] for model in RUNGS}
     for model, rows in logs.items():

@@ -348,6 +348,7 @@ FEATURES = {  # what is off by default, so that every field of the schema has a 
         "loss_weight": {"name": "p2", "gamma": 1.0},
         "ema_choice": {"decays": [0.9, 0.99], "batches": 2},
         "class_weights": [1.0, 2.0],
+        "examples": 500,
         "flip": True,
         "stratified_timesteps": True,
         "timestep_density": {"log_snr_mean": 0.5, "log_snr_deviation": 2.0},
@@ -607,7 +608,7 @@ def test_the_default_preset_is_params_yaml_as_delivered(tmp_path):
     assert load_yaml("presets/default.yaml") == load_yaml(tmp_path / "committed.yaml")
 
 
-@pytest.mark.parametrize("name", ["smoke", "full"])
+@pytest.mark.parametrize("name", ["smoke", "hour", "full"])
 def test_presets_are_valid_and_lie_on_params_yaml(name):
     """What a preset says of a rung counts first, then what it says of every rung, then params.yaml."""
     preset = flatten(load_preset(name))

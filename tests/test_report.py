@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from justhtml import JustHTML
 from PIL import Image
+from test_studies import results_of
 from tracing import is_printed_form_of, parsed, untraced
 
 from diffusion_ladder.diffusion.schedules import make_schedule
@@ -45,6 +46,7 @@ from diffusion_ladder.report.provenance import provenance_of
 from diffusion_ladder.report.rendering import TEMPLATES, number, prose, size, with_spread
 from diffusion_ladder.report.run_page import bars_of, duration, read_records, run_page, write_run_page
 from diffusion_ladder.report.stage_graph import drawing, read_stages
+from diffusion_ladder.report.study_page import write_study
 from diffusion_ladder.report.verdict import data_in_words, preset_of
 from diffusion_ladder.report.words import about_network, about_training
 
@@ -284,7 +286,7 @@ def test_every_rung_has_its_chapter_in_order(pages):
     page = Page(pages.html)
     sections = [name for name in page.all("section", "id") if name in PARAMETERS.rungs]
     assert sections == list(PARAMETERS.rungs)
-    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-6] == list(PARAMETERS.rungs)
+    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-7] == list(PARAMETERS.rungs)
     words = " ".join(page.texts)
     for model in PARAMETERS.rungs.values():
         assert model.title in words
@@ -422,7 +424,7 @@ def test_the_verdict_is_the_gate(root, pages):
     ]
 
 
-@pytest.mark.parametrize("name", ["default", "smoke", "full"])
+@pytest.mark.parametrize("name", ["default", "smoke", "hour", "full"])
 def test_the_preset_is_named_and_what_differs_from_it(name, tmp_path):
     shutil.copytree(REPOSITORY / "presets", tmp_path / "presets")
     shutil.copy(REPOSITORY / "params.yaml", tmp_path / "presets/default.yaml")
@@ -968,6 +970,31 @@ def test_the_provenance_names_versions_of_the_lock_seeds_and_circumstances(proje
         assert "train / rung.model / noise / step" in text
         assert re.search(r"weights: models/faces `?[0-9a-f]{32}\.dir", text)
     assert provenance_of(project, PARAMETERS).seed == PARAMETERS.seed
+
+
+def test_studies_have_a_chapter_and_recipes_a_table_of_their_own(root, tmp_path):
+    shutil.copytree(root, tmp_path / "project")
+    for name, heading in (("brief", None), ("recipe", "What helps at this budget")):
+        values = {"plain": [0.10, 0.11, 0.12], "good": [0.05, 0.051, 0.052]}
+        found = results_of(values, study=name, heading=heading, question=f"Is {name} <b>?")
+        folder = tmp_path / "project/reports/studies" / name
+        write_json(folder / "results.json", found)
+        write_study(folder, found, {})
+        assert complaints_about((folder / "index.html").read_text()) == []
+    pages = build_pages(tmp_path / "project", PARAMETERS)
+    assert complaints_about(pages.html) == []
+    for text in (pages.html, pages.markdown):
+        assert (
+            text.count(
+                "*good* is better than plain" if text is pages.markdown else "<em>good</em> is better than plain"
+            )
+            == 2
+        )
+        assert text.index("Is brief") < text.index("What helps at this budget") < text.index("Is recipe")
+        assert text.count("0.1100 ± 0.0100") + text.count("0.110 ± 0.010") == 1  # the recipe's table alone
+    assert 'href="studies/brief/index.html"' in pages.html
+    assert "](studies/brief/README.md)" in pages.markdown
+    assert "](studies/brief/quality.png)" in pages.markdown
 
 
 def test_figures_of_several_rungs_stand_across_the_rungs(root, tmp_path):

@@ -58,8 +58,9 @@ def compare(variant: Sequence[float], baseline: Sequence[float], paired: bool) -
     parts = [a - b] if paired else [a, b]
     variances = [part.var(ddof=1) / len(part) for part in parts]
     error = math.sqrt(sum(variances))
-    if error <= 1e-12 * max(abs(effect), abs(float(b.mean()))):  # all runs of a side are alike, but for rounding
-        alike = abs(effect) <= error
+    rounding = 1e-12 * float(abs(b).max())
+    if error <= rounding:  # all runs of a side are alike
+        alike = abs(effect) <= rounding
         return Comparison(effect, 0.0, (effect, effect), 1.0 if alike else 0.0, (len(a), len(b)))
     # Welch and Satterthwaite's degrees of freedom; of one part, n - 1.
     freedom = sum(variances) ** 2 / sum(each**2 / (len(part) - 1) for each, part in zip(variances, parts, strict=True))

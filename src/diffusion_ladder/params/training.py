@@ -60,6 +60,7 @@ class Training(Section):
     log_every: Positive
     ema_choice: EmaChoice | None = None
     label_dropout: Share = 0.0
+    examples: Positive | None = None
     class_weights: Annotated[list[PositiveFloat], Field(min_length=2)] | None = None
     flip: bool = False
     pairing: Literal["optimal_transport"] | None = None

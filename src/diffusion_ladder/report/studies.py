@@ -11,6 +11,7 @@ import pandas
 from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.evaluation.comparison import LEVEL, Comparison, compare, corrected
 from diffusion_ladder.report.metrics import HIGHER, NEAR, Description, described
+from diffusion_ladder.report.pictures import Picture, pictures_in
 from diffusion_ladder.report.rendering import number, with_spread
 
 FOLDER = Path("reports/studies")
@@ -18,6 +19,7 @@ TESTS = {
     "welch": "Welch's t-test",
     "paired": "Student's t-test on the differences of runs with the same training seed",
 }
+CHART = "quality"  # the name of a study's chart
 BETTER, WORSE, ALIKE, UNKNOWN = "better", "worse", "no difference", "nothing can be concluded"
 
 
@@ -140,6 +142,16 @@ class StudyResults:
     def name(self) -> str:
         """Of its file under studies/."""
         return str(self.found["study"])
+
+    @property
+    def heading(self) -> str:
+        """The part of the report in which its tables stand; empty without one."""
+        return self.found["heading"] or ""
+
+    @property
+    def command(self) -> str:
+        """What draws its pictures and pages again."""
+        return f"python -m diffusion_ladder.study {self.name} --render"
 
     @cached_property
     def frame(self) -> pandas.DataFrame:
@@ -274,6 +286,28 @@ def judgement(found: Comparison | None, told: Description) -> str:
     return BETTER if (found.effect > 0) == (told.direction == HIGHER) else WORSE
 
 
-def studies_in(root: Path) -> list[StudyResults]:
-    """All that have been run, by name."""
-    return [StudyResults(read_json(path)) for path in sorted((root / FOLDER).glob("*/results.json"))]
+@dataclass(frozen=True)
+class StudyChapter:
+    """A study as the report tells it.
+
+    Attributes:
+        picture: its chart; None where it is missing.
+    """
+
+    results: StudyResults
+    picture: Picture | None
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the report prints its tables, too."""
+        return bool(self.results.heading)
+
+
+def study_chapters(root: Path) -> list[StudyChapter]:
+    """All studies that have been run, those with a heading of their own last."""
+    found = []
+    for path in sorted((root / FOLDER).glob("*/results.json")):
+        results = StudyResults(read_json(path))
+        drawn = pictures_in(path.parent, root, results.command)
+        found.append(StudyChapter(results, next((each for each in drawn if each.name == CHART), None)))
+    return sorted(found, key=lambda study: (study.results.heading, study.results.name))

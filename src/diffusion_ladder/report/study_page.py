@@ -11,7 +11,7 @@ from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.studies import Panel, quality_chart, samples_sheet
 from diffusion_ladder.report.pictures import pictures_in
 from diffusion_ladder.report.rendering import environment, render
-from diffusion_ladder.report.studies import Answer, StudyResults
+from diffusion_ladder.report.studies import CHART, Answer, StudyResults
 
 SIDE_BY_SIDE = 2  # panels of the chart, where a study has several metrics
 
@@ -30,7 +30,7 @@ def write_study(folder: Path, found: Mapping[str, Any], samples: Samples) -> Non
     captions = []
     with house_style():
         if study.answers:
-            write_bytes(folder / "quality.png", quality_chart(panels_of(study), SIDE_BY_SIDE))
+            write_bytes(folder / f"{CHART}.png", quality_chart(panels_of(study), SIDE_BY_SIDE))
             captions.append(caption_of_chart(study))
         for answer in study.answers:
             file = f"samples_{answer.rung}.png"
@@ -40,7 +40,11 @@ def write_study(folder: Path, found: Mapping[str, Any], samples: Samples) -> Non
                 captions.append(caption_of_samples(study, answer, file))
     write_json(folder / "captions.json", captions)
     write_text(folder / "runs.csv", study.frame.to_csv(index=False, lineterminator="\n"))
-    content = {"study": study, "pictures": pictures_in(folder, folder.parents[2], ""), "commands": commands_of(study)}
+    content = {
+        "study": study,
+        "commands": commands_of(study),
+        "pictures": pictures_in(folder, folder.parents[2], study.command),
+    }
     write_text(folder / "index.html", render(environment(autoescape=True), "study.html.j2", **content))
     write_text(folder / "README.md", render(environment(autoescape=False), "study.md.j2", **content))
 
@@ -66,7 +70,7 @@ def panel_of(study: StudyResults, answer: Answer, metric: str) -> Panel:
 def caption_of_chart(study: StudyResults) -> dict[str, str]:
     """The entry of quality.png in captions.json."""
     return {
-        "file": "quality.png",
+        "file": f"{CHART}.png",
         "title": "Quality by variant",
         "caption": (
             "Every run is a stroke, a training seed each; the large mark is their mean, with a bar of one standard"

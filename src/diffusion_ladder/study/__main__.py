@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from diffusion_ladder.artifacts import read_json, write_json
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.params.section import load_yaml, look_up
 from diffusion_ladder.report.run_page import duration
 from diffusion_ladder.report.study_page import write_study
 from diffusion_ladder.study import queue
@@ -50,8 +50,9 @@ class Progress:
 
 def enqueue(runs: list[Run], parameters: dict[str, Any]) -> None:
     """Put runs into the queue that aren't there yet; what has failed there, or was left by dead workers, anew."""
-    states, alive = queue.states()
-    waiting = {name for name, state in states.items() if state == "Queued" or (state == "Running" and alive)}
+    states, _ = queue.states()
+    gone = "Running" in states.values() and queue.is_deserted()
+    waiting = {name for name, state in states.items() if state == "Queued" or (state == "Running" and not gone)}
     queue.give_up(run.name for run in runs if run.name in states and run.name not in waiting)
     for run in tqdm([run for run in runs if run.name not in waiting], desc="queue", unit=" runs", leave=False):
         queue.free(run.name)
@@ -72,7 +73,8 @@ def wait_for(names: set[str], before: dict[str, list[str]], progress: Progress) 
             names = names - {name}
         if names and time.monotonic() - asked > ASK:
             asked = time.monotonic()
-            for name in sorted(queue.failed_among(names) - queue.newly_finished(names, before)):
+            ended = names if queue.is_deserted() else queue.ended_among(names)
+            for name in sorted(ended - queue.newly_finished(names, before)):
                 failed[name] = "\n".join(queue.last_words(name))
                 progress.bar.write(f"{name} failed:\n{failed[name]}", file=sys.stderr)
                 progress.finish(name)
@@ -92,6 +94,7 @@ def run_study(name: str, runs: list[Run], workers: int, dry: bool) -> dict[str, 
     )
     failed: dict[str, str] = {}
     if todo and not dry:
+        require_data(todo)
         progress = Progress(estimates, workers)
         for wave in waves:
             enqueue(wave, parameters)
@@ -99,6 +102,20 @@ def run_study(name: str, runs: list[Run], workers: int, dry: bool) -> dict[str, 
             failed |= wait_for({run.name for run in wave}, before, progress)
         progress.bar.close()
     return failed
+
+
+def require_data(runs: list[Run]) -> None:
+    """Refuse to begin where each run would fetch and prepare its data, and train its judge, for itself.
+
+    Raises:
+        UserError: they haven't been built.
+    """
+    for run in runs:
+        dataset = look_up(run.values, f"rungs.{run.rung}.dataset")
+        if not Path(f"data/processed/{dataset}.safetensors").is_file():
+            raise UserError(
+                f"the data of {run.rung} are not here: `dvc repro {run.target}` makes them, once for all runs"
+            )
 
 
 def told(seconds: float | None) -> str:

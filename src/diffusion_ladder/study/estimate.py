@@ -56,7 +56,8 @@ def seconds_of(run: Run, parameters: dict[str, Any], trained: bool) -> float | N
         record = record_of(path.read_text(encoding="utf-8") if path.is_file() else None)
         if "seconds" not in record:
             return None
-        total += record["seconds"] * now[stage] / before[stage]
+        slower = record["threads"] / look_up(run.values, "runtime.threads")
+        total += slower * record["seconds"] * now[stage] / before[stage]
     return total
 
 

@@ -156,7 +156,10 @@ def run_of(
     values = dict(parameters)
     for key, value in changes.items():
         values = merge(values, nested(key, value))
-    check_consistency(validate(values, f"studies/{name}.yaml, {title}"))
+    try:
+        check_consistency(validate(values, title))
+    except ParameterError as error:
+        raise ParameterError(f"studies/{name}.yaml: {title}: {str(error).removeprefix(f'{title}: ')}") from None
     return Run(name, rung, title, seed, changes, values)
 
 
@@ -188,9 +191,8 @@ def in_waves(runs: list[Run], training_of: Mapping[str, str]) -> Iterator[list[R
 def overrides_of(run: Run, parameters: dict[str, Any]) -> dict[str, Any]:
     """What `dvc exp run -S` is given: only what differs from params.yaml; a key that is new has a plus sign."""
     now = flatten(parameters)
-    return {
-        (key if known(key, now) else f"+{key}"): value for key, value in run.changes.items() if now.get(key) != value
-    }
+    changed = {key: value for key, value in run.changes.items() if key not in now or now[key] != value}
+    return {(key if known(key, now) else f"+{key}"): value for key, value in changed.items()}
 
 
 def known(key: str, flat: Mapping[str, Any]) -> bool:

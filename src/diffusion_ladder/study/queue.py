@@ -4,15 +4,19 @@ import re
 import shlex
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from diffusion_ladder.errors import UserError
-from diffusion_ladder.presets import in_hydra
+from diffusion_ladder.overlays import in_hydra
 
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(?P<name>[^/]+)")
 WORKERS = re.compile(r"Worker status: (\d+) active, (\d+) idle")
+PROGRESS = re.compile(r"\d+%\|")  # a bar of tqdm
 LAST_LINES = 15  # of a failed experiment's log
+TRIES = 3
+PATIENCE = 30  # times that the queue is asked whether a run has ended that was killed
 
 
 def output_of(command: list[str]) -> str:
@@ -44,6 +48,12 @@ def finished() -> dict[str, list[str]]:
         if match := EXPERIMENT.fullmatch(ref):
             found.setdefault(match["name"], []).append(commit)
     return found
+
+
+def baselines() -> list[str]:
+    """The commits from which experiments were made."""
+    refs = output_of(["git", "for-each-ref", "--format=%(refname)", "refs/exps"]).splitlines()
+    return sorted({"".join(ref.split("/")[2:4]) for ref in refs if EXPERIMENT.fullmatch(ref)})
 
 
 def newly_finished(names: set[str], before: Mapping[str, list[str]]) -> set[str]:
@@ -80,16 +90,25 @@ def states() -> tuple[dict[str, str], int]:
     return found, sum(map(int, alive.groups())) if alive else 0
 
 
-def failed_among(names: set[str]) -> set[str]:
-    """Those of some experiments that failed, are not in the queue, or are left there with no worker alive."""
-    found, alive = states()
-    return {name for name in names if found.get(name, "Failed") == "Failed" or not alive}
+def ended_among(names: set[str]) -> set[str]:
+    """Those of some experiments that are neither waiting in the queue nor running."""
+    found, _ = states()
+    return {name for name in names if found.get(name) not in ("Queued", "Running")}
+
+
+def is_deserted() -> bool:
+    """Whether no worker answers, asked several times: on a busy machine one may be late."""
+    return all(states()[1] == 0 for _ in range(TRIES))
 
 
 def give_up(names: Iterable[str]) -> None:
-    """Take from the queue what failed there, or was left by workers that are gone."""
+    """Take from the queue what has ended there, or was left running by workers that are gone."""
     for name in names:
-        subprocess.run(["dvc", "queue", "kill", "--force", name], capture_output=True, check=False)
+        for _ in range(PATIENCE):
+            if states()[0].get(name) != "Running":
+                break
+            subprocess.run(["dvc", "queue", "kill", "--force", name], capture_output=True, check=False)
+            time.sleep(1)
         output_of(["dvc", "queue", "remove", name])
 
 
@@ -99,7 +118,7 @@ def last_words(name: str) -> list[str]:
         log = output_of(["dvc", "queue", "logs", name])
     except UserError as error:
         return [str(error)]
-    lines = [line for line in log.splitlines() if line.strip() and "it/s]" not in line and "/s]" not in line]
+    lines = [line for line in log.splitlines() if line.strip() and not PROGRESS.search(line)]
     return lines[-LAST_LINES:]
 
 
