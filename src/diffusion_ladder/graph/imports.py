@@ -17,7 +17,9 @@ LOADED = {  # modules that a stage loads by a name that is no scalar of params.y
     "train": [f"{SCHEDULERS}/ddim.py"],  # draws the previews
     "sweep": [f"{SCHEDULERS}/{module}.py" for module in MODULES],
     "compare_schedulers": [f"{SCHEDULERS}/diffusers_interface.py"],
+    "play": [f"{SOURCE}/networks/{module}.py" for module in ("mlp", "unet", "diffusers_unet")],
 }
+READ = {"play": [f"{SOURCE}/report/templates"]}  # what is no Python
 
 
 def code_of(stage: Definition, by_hand: list[str]) -> list[str]:
@@ -29,7 +31,7 @@ def code_of(stage: Definition, by_hand: list[str]) -> list[str]:
     entries = {filled_in(entry, stage.entry(key)) for entry in by_hand for key in stage.loop if REFERENCE.search(entry)}
     named = {file for entry in entries for file in files_below(entry)}
     start = [f"stages/{stage.name}.py", *LOADED.get(stage.name, []), *sorted(named)]
-    found = {path for file in start for path in [file, *imported(file)]} - named
+    found = {path for file in start for path in [file, *imported(file)]} - named | {*READ.get(stage.name, [])}
     whole = tuple(f"{entry}/" for entry in by_hand if "." not in entry)  # the folders of all code
     return sorted([*by_hand, *as_folders({path for path in found if not path.startswith(whole)})])
 

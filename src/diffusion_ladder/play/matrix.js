@@ -13,7 +13,7 @@ class Matrices {
     this.end = 0;
     this.left = this.allocate(PART);
     this.sums = this.allocate(PART);
-    this.multiply = kernel ? this.multiplierOf(kernel) : plainMultiply;
+    this.multiply = kernel && WebAssembly.validate(kernel) ? this.multiplierOf(kernel) : plainMultiply; // without SIMD
   }
 
   allocate(count) {

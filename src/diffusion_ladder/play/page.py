@@ -10,11 +10,12 @@ import jinja2
 import wasmtime
 from markupsafe import Markup
 
-from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.params.samplers import ROWS
-from diffusion_ladder.play.models import Model, read_model, too_slow, unsuitable
+from diffusion_ladder.play.models import Model, Plan, read_model, too_slow, unsuitable
 from diffusion_ladder.play.words import TRIES
 from diffusion_ladder.report.rendering import TEMPLATES, environment, read_template, render
+from diffusion_ladder.rungs import CARD
 
 HERE = Path(__file__).parent
 # In the order in which they need each other; the first list runs in workers, the second in the page.
@@ -45,17 +46,18 @@ class Candidates:
     refused: Sequence[tuple[str, str, str]]
 
 
-def read_candidates(rungs: Mapping[str, RungParameters], root: Path = Path()) -> Candidates:
+def read_candidates(plans: Mapping[str, Plan], root: Path = Path()) -> Candidates:
     """Read the networks of all rungs that a page could run."""
     models, refused = [], []
-    for key, parameters in rungs.items():
-        reason = unsuitable(parameters)
-        model = None if reason else read_model(key, parameters, root)
+    for key, plan in plans.items():
+        network = read_json(root / "models" / key / CARD)["network"]["name"]
+        reason = unsuitable(network, plan.sampling)
+        model = None if reason else read_model(key, plan, root)
         reason = too_slow(model) if model else reason
         if model and not reason:
             models.append(model)
         else:
-            refused.append((key, parameters.title, str(reason)))
+            refused.append((key, plan.title, str(reason)))
     return Candidates(models, refused)
 
 
