@@ -270,7 +270,7 @@ def test_an_accepted_parameter_reruns_only_what_reads_it(smoke, tmp_path):
     with parameter(copy, "rungs.circles.figures.panels", 9):
         ran = run(["dvc", "repro"], copy)
     assert ran.returncode == 0, ran.stderr
-    rerun = {"check_params", "render@circles", "play", "report"}  # play, because it reads the rungs' titles and sampling
+    rerun = {"check_params", "render@circles", "play", "report"}  # play reads of all rungs how they are sampled from
     assert set(re.findall(r"Running stage '(.+?)'", ran.stdout)) == rerun
     different = {path for path, value in hashes(copy).items() if before.get(path) != value}
     assert different

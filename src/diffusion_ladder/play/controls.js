@@ -145,5 +145,14 @@ class Clock {
   }
 }
 
+// Adds a state to those before it. Where a timestep is seen twice (Heun), the second look, at the corrected state, stays.
+function keep(states, state) {
+  if (states.at(-1)?.t === state.t) states.pop();
+  states.push(state);
+}
+
+// States, and after the last of them the samples.
+const withEnd = states => [...states, { t: -1, x_t: states.at(-1).x, x_0: states.at(-1).x }];
+
 // How t is called, counted from 1 as in the papers; a fraction, with some spacings of Heun, is rounded.
 const named = t => Math.round(t) + 1;

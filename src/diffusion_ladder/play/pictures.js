@@ -93,13 +93,12 @@ class Picture {
   }
 
   add(state) {
-    this.states.push(state);
+    keep(this.states, state);
     this.show(this.states.length - 1);
   }
 
   finish() {
-    const last = this.states.at(-1);
-    this.states.push({ t: -1, x_t: last.x, x_0: last.x });
+    this.states = withEnd(this.states);
     this.show(this.states.length - 1);
   }
 

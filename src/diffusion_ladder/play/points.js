@@ -2,7 +2,7 @@
 "use strict";
 
 const CROWD = 400, REACH = 2.9, GRID = 23; // points; standard deviations to each side; arrows along each side
-const TAIL = 5; // moments that a tail of the crowd reaches back
+const TAIL = 0.1; // share of its way that a tail of the crowd reaches back
 const START = [-1.5, 1.3]; // of the tracked point
 const HOLD = 34; // pixels within which a finger holds the point
 
@@ -52,17 +52,12 @@ class PointStage {
   async begin(fromNoise) {
     const hand = this.hands[0], frames = [], before = performance.now(), numbers = Array.from({ length: CROWD }, (_, i) => i);
     const wasAtEnd = this.frames && this.clock.isAtEnd;
-    let last;
     this.fields = null;
-    const show = state => {
-      frames.push({ t: state.t, x: state.x_t });
-      last = state;
-    };
     this.say("Walking …");
-    const walked = await hand.walk({ channel: "crowd", numbers, ...this.controls.job(this.label) }, show);
+    const job = { channel: "crowd", numbers, ...this.controls.job(this.label) };
+    const walked = await hand.walk(job, state => keep(frames, state));
     if (!walked || hand !== this.hands[0]) return;
-    frames.push({ t: -1, x: last.x });
-    this.frames = frames;
+    this.frames = withEnd(frames);
     await this.follow();
     this.clock.times = frames.map(({ t }) => named(t));
     this.report((performance.now() - before) / 1000);
@@ -87,11 +82,10 @@ class PointStage {
   async walkTracked() {
     if (!this.frames) return;
     const way = [], hand = this.hands[0];
-    let last;
     const job = { channel: "tracked", numbers: [CROWD], start: this.start.slice(), ...this.controls.job(this.label) };
-    const walked = await hand.walk(job, state => (way.push(state.x_t), last = state));
+    const walked = await hand.walk(job, state => keep(way, state));
     if (!walked || hand !== this.hands[0]) return;
-    this.way = [...way, last.x];
+    this.way = withEnd(way).map(({ x_t }) => x_t);
     this.paint();
   }
 
@@ -100,7 +94,7 @@ class PointStage {
     const frame = this.frames?.[this.clock.at], hand = this.hands[1];
     if (!frame) return;
     const t = Math.max(0, Math.round(frame.t));
-    const { label, scale } = this.controls.job(this.label), places = joined(this.places, frame.x);
+    const { label, scale } = this.controls.job(this.label), places = joined(this.places, frame.x_t);
     const [learnt, exact] = await Promise.all([false, true].map(isExact =>
       hand.score({ channel: `score-${isExact}`, t, places, isExact, label, scale })));
     if (hand !== this.hands[1]) return;
@@ -128,8 +122,9 @@ class PointStage {
       const pen = penOn(canvas);
       if (this.fields) drawField(pen, this.places, this.fields[name]);
       if (!this.frames) continue;
-      drawTails(pen, this.frames.slice(Math.max(0, this.clock.at - TAIL), this.clock.at + 1));
-      drawDots(pen, this.frames[this.clock.at].x);
+      const { at } = this.clock, since = Math.max(0, at - Math.ceil(TAIL * this.frames.length));
+      drawTails(pen, this.frames.slice(since, at + 1));
+      drawDots(pen, this.frames[at].x_t);
       if (name === "learnt" && this.way) drawWay(pen, this.way, this.clock.at, document.activeElement === canvas);
     }
   }
@@ -218,11 +213,11 @@ function drawField(pen, places, field) {
 
 // Where the crowd comes from.
 function drawTails(pen, frames) {
-  const last = frames.at(-1).x;
+  const last = frames.at(-1).x_t;
   Object.assign(pen, { strokeStyle: colour("--dot"), lineWidth: 0.02, globalAlpha: 0.28, lineJoin: "round" });
   pen.beginPath();
   for (let at = 0; at < last.length; at += 2) {
-    frames.forEach(({ x }, index) => (index ? pen.lineTo(x[at], x[at + 1]) : pen.moveTo(x[at], x[at + 1])));
+    frames.forEach(({ x_t }, index) => (index ? pen.lineTo : pen.moveTo).call(pen, x_t[at], x_t[at + 1]));
   }
   pen.stroke();
   pen.globalAlpha = 1;
