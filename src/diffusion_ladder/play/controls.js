@@ -145,7 +145,7 @@ class Clock {
   }
 }
 
-// Adds a state to those before it. Where a timestep is seen twice (Heun), the second look, at the corrected state, stays.
+// Adds a state to those before it. Where Heun sees a timestep twice, the second look stays: at the corrected state.
 function keep(states, state) {
   if (states.at(-1)?.t === state.t) states.pop();
   states.push(state);

@@ -46,7 +46,9 @@ class Matrices {
 function repeat(row, count, target) {
   const { length } = row;
   target.set(row);
-  for (let done = 1; done < count; done *= 2) target.copyWithin(done * length, 0, Math.min(done, count - done) * length);
+  for (let done = 1; done < count; done *= 2) {
+    target.copyWithin(done * length, 0, Math.min(done, count - done) * length);
+  }
 }
 
 // (rows, columns) to (rows, outputs): the first columns alone.

@@ -50,22 +50,20 @@ class PointStage {
 
   // Walks the crowd anew; from the start of time, where its noise is another.
   async begin(fromNoise) {
-    const hand = this.hands[0], frames = [], before = performance.now(), numbers = Array.from({ length: CROWD }, (_, i) => i);
-    const wasAtEnd = this.frames && this.clock.isAtEnd;
+    const frames = [], before = performance.now(), wasAtEnd = this.frames && this.clock.isAtEnd;
     this.fields = null;
     this.say("Walking …");
-    const job = { channel: "crowd", numbers, ...this.controls.job(this.label) };
-    const walked = await hand.walk(job, state => keep(frames, state));
-    if (!walked || hand !== this.hands[0]) return;
+    const job = { task: "walk", channel: "crowd", numbers: [...Array(CROWD).keys()], ...this.controls.job(this.label) };
+    if (!await this.hands[0].ask(job, state => keep(frames, state))) return;
     this.frames = withEnd(frames);
+    this.clock.times = this.frames.map(({ t }) => named(t));
     await this.follow();
-    this.clock.times = frames.map(({ t }) => named(t));
     this.report((performance.now() - before) / 1000);
     if (fromNoise && !stillness.matches) {
       this.clock.at = 0;
       this.clock.pause();
       this.clock.play();
-    } else if (wasAtEnd || stillness.matches) this.clock.at = frames.length - 1;
+    } else if (wasAtEnd || stillness.matches) this.clock.at = this.frames.length - 1;
   }
 
   report(seconds) {
@@ -81,24 +79,22 @@ class PointStage {
   // The way of the point that is dragged, from where it was put.
   async walkTracked() {
     if (!this.frames) return;
-    const way = [], hand = this.hands[0];
-    const job = { channel: "tracked", numbers: [CROWD], start: this.start.slice(), ...this.controls.job(this.label) };
-    const walked = await hand.walk(job, state => keep(way, state));
-    if (!walked || hand !== this.hands[0]) return;
+    const way = [], { start } = this, job = { ...this.controls.job(this.label), numbers: [CROWD], start };
+    if (!await this.hands[0].ask({ task: "walk", channel: "tracked", ...job }, state => keep(way, state))) return;
     this.way = withEnd(way).map(({ x_t }) => x_t);
     this.paint();
   }
 
   // Both fields at the moment shown, on the grid and where the crowd is.
   async computeFields() {
-    const frame = this.frames?.[this.clock.at], hand = this.hands[1];
+    const frame = this.frames?.[this.clock.at];
     if (!frame) return;
     const t = Math.max(0, Math.round(frame.t));
     const { label, scale } = this.controls.job(this.label), places = joined(this.places, frame.x_t);
     const [learnt, exact] = await Promise.all([false, true].map(isExact =>
-      hand.score({ channel: `score-${isExact}`, t, places, isExact, label, scale })));
-    if (hand !== this.hands[1]) return;
-    this.fields = { t, learnt, exact };
+      this.hands[1].ask({ task: "score", channel: `exact ${isExact}`, t, places, isExact, label, scale })));
+    if (!learnt || !exact) return;
+    this.fields = { t, learnt: learnt.score, exact: exact.score };
     this.tellError();
     this.paint();
   }
@@ -114,7 +110,7 @@ class PointStage {
     const percent = 100 * Math.sqrt(difference / size);
     this.stage.querySelector(".error").textContent =
       `At t = ${named(t)} the learnt score is ${percent.toFixed(percent < 10 ? 1 : 0)} % off, where the points are.`
-      + (percent > 50 ? " Here the exact one leads to single training points: to follow it is to learn them by heart." : "");
+      + (percent > 50 ? " Here the exact one leads to single training points, as if learnt by heart." : "");
   }
 
   draw() {
@@ -240,7 +236,8 @@ function drawWay(pen, way, at, isFocused) {
     pen.stroke();
   };
   const now = Math.min(at, way.length - 1), [start, place] = [way[0], way[now]];
-  Object.assign(pen, { lineJoin: "round", lineCap: "round", strokeStyle: colour("--way"), lineWidth: 0.035, globalAlpha: 0.55 });
+  Object.assign(pen, { lineJoin: "round", lineCap: "round", strokeStyle: colour("--way") });
+  Object.assign(pen, { lineWidth: 0.035, globalAlpha: 0.55 });
   line(now, way.length - 1);
   Object.assign(pen, { lineWidth: 0.06, globalAlpha: 1 });
   line(0, now);
