@@ -15,7 +15,6 @@ class Controls {
       changed(target.dataset.control);
     });
     this.fit();
-    this.label();
   }
 
   input(name) {
@@ -33,6 +32,7 @@ class Controls {
     if (input.type === "radio") {
       this.stage.querySelector(`input[data-control=${name}][value="${value}"]`).checked = true;
     } else input.value = value;
+    this.label();
   }
 
   get key() {

@@ -59,7 +59,7 @@ function withoutPadding(padded, rows, columns, outputs, target) {
   }
 }
 
-// What the kernel does, some twenty times slower: C (rows, columns) += A (rows, inner) B (inner, columns).
+// What the kernel does, slowly: C (rows, columns) += A (rows, inner) B (inner, columns).
 function plainMultiply(A, B, C, rows, inner, columns) {
   for (let row = 0; row < rows; row++) {
     for (let k = 0; k < inner; k++) {

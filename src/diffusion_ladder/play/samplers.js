@@ -1,4 +1,4 @@
-// The samplers, as schedulers/*.py has them. Each is a generator of the states of the reverse process { t, x_t, x_0, x }:
+// The samplers, as schedulers/*.py has them: each a generator of the states of the reverse process, { t, x_t, x_0, x }:
 // at timestep t the network has seen x_t and means x_0; x is where the step leads, in the end the samples.
 //
 // All of them are given: x, standard normal noise (B, size); predict(x_t, t), the network's answer; steps; noise(),
