@@ -19,7 +19,6 @@ from diffusion_ladder.rungs import CARD, Rung, load_rung, parameter_count
 
 NETWORKS = ("mlp", "unet", "diffusers_unet")  # those that mlp.js and unet.js compute
 MOST_STEPS = 100  # of a sampler, in the page
-POINTS = {False: "pictures", True: "points"}  # by whether a sample is a point of the plane
 SPEED = 5e9  # additions and multiplications a second that any core reaches: the kernel does several times as many
 MOST_SECONDS = 30  # for a picture of PATIENT_STEPS steps
 PATIENT_STEPS = 20
@@ -74,7 +73,7 @@ def read_model(key: str, plan: Plan, root: Path) -> Model:
     return Model(
         key=key,
         title=plan.title,
-        kind=POINTS[points],
+        kind="points" if points else "pictures",
         settings=settings,
         weights=base64_of(*(values.half() for values in weights.values())),
         data=base64_of(normalise(data["train"], rung.normalisation).half()) if points else "",
