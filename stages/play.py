@@ -3,7 +3,9 @@
 from typing import Any
 
 from diffusion_ladder.artifacts import write_text
-from diffusion_ladder.params.whole import validate
+from diffusion_ladder.params.sampling import Sampling
+from diffusion_ladder.params.section import rung_section, validated
+from diffusion_ladder.play.models import Plan
 from diffusion_ladder.play.page import LARGE_BYTES, SMALL_BYTES, build_page, read_candidates, selected
 from diffusion_ladder.runtime import Stage, run_stage
 
@@ -12,7 +14,12 @@ ELSEWHERE = "it runs in [data/play.html](../data/play.html), which `dvc repro` w
 
 def main(stage: Stage) -> None:
     """Write both pages from the trained networks."""
-    candidates = read_candidates(validate(stage.parameter("", dict[str, Any])).rungs)
+    rungs, shared = (stage.parameter(key, dict[str, Any]) for key in ("rungs", "every_rung.sampling"))
+    values = {"rungs": rungs, "every_rung": {"sampling": shared}}
+    sampling = {
+        key: validated(Sampling, rung_section(values, key, "sampling"), f"rungs.{key}.sampling") for key in rungs
+    }
+    candidates = read_candidates({key: Plan(rung["title"], sampling[key]) for key, rung in rungs.items()})
     small, large = selected(candidates, SMALL_BYTES, ELSEWHERE), selected(candidates, LARGE_BYTES, "it is too large")
     write_text("reports/play.html", build_page(small, report="index.html"))
     write_text("data/play.html", build_page(large, report="../reports/index.html"))

@@ -23,7 +23,7 @@ from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.whole import validate
 from diffusion_ladder.play import models as play_models
-from diffusion_ladder.play.page import SMALL_BYTES, Candidates, build_page, read_candidates, selected
+from diffusion_ladder.play.page import SMALL_BYTES, Selection, build_page, read_candidates, selected
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, load_rung, save_rung
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import reverse_process, sampler_for
@@ -448,7 +448,7 @@ def test_equal_networks_give_equal_pages(candidates, root, file):
 
 
 def test_the_page_in_git_stays_under_four_megabytes():
-    empty = build_page(selected(Candidates([], []), SMALL_BYTES, ""), "index.html")
+    empty = build_page(Selection([], []), "index.html")
     assert len(empty.encode()) + SMALL_BYTES < 4_000_000
 
 
@@ -459,6 +459,7 @@ def test_what_does_not_fit_is_named_with_its_reason(candidates):
     assert [model.key for model in kept.models] == ["circles", "moons", "mnist_scratch"]
     assert [key for key, *_ in kept.left_out] == ["faces"]
     page = build_page(kept, "index.html")
+    assert all(page.count(f' id="{key}"') == 1 for key in SHAPES)  # where the report's links lead
     assert re.search(r'<li id="faces"><b>Part 3.*</b>: its .* MB of weights .*: look elsewhere\.</li>', page)
 
 
@@ -469,7 +470,7 @@ def test_what_cannot_run_is_named_with_its_reason(root, monkeypatch):
     monkeypatch.setattr(play_models, "MOST_SECONDS", 1e-6)
     found = read_candidates(rungs, root)
     assert found.models == []
-    reasons = {key: reason for key, _, reason in found.refused}
+    reasons = {key: reason for key, _, reason in found.left_out}
     assert "thresholded" in reasons["faces"]
     assert "seconds of one processor core" in reasons["mnist_scratch"]
 

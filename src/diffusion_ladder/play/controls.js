@@ -15,7 +15,6 @@ class Controls {
       changed(target.dataset.control);
     });
     this.fit();
-    this.label();
   }
 
   input(name) {
@@ -33,6 +32,7 @@ class Controls {
     if (input.type === "radio") {
       this.stage.querySelector(`input[data-control=${name}][value="${value}"]`).checked = true;
     } else input.value = value;
+    this.label();
   }
 
   get key() {
@@ -144,6 +144,15 @@ class Clock {
     }, Math.max(30, Math.min(250, 3000 / this.moments.length)));
   }
 }
+
+// Adds a state to those before it. Where Heun sees a timestep twice, the second look stays: at the corrected state.
+function keep(states, state) {
+  if (states.at(-1)?.t === state.t) states.pop();
+  states.push(state);
+}
+
+// States, and after the last of them the samples.
+const withEnd = states => [...states, { t: -1, x_t: states.at(-1).x, x_0: states.at(-1).x }];
 
 // How t is called, counted from 1 as in the papers; a fraction, with some spacings of Heun, is rounded.
 const named = t => Math.round(t) + 1;

@@ -9,43 +9,33 @@ class Hand {
   constructor(key) {
     engineURL ??= URL.createObjectURL(new Blob([textOf("engine"), "\nserve(self);"], { type: "text/javascript" }));
     this.worker = new Worker(engineURL);
-    this.waiting = new Map();
-    this.worker.onmessage = ({ data }) => this.waiting.get(data.id)?.(data);
+    this.asked = {}; // by channel, the newest job
+    this.worker.onmessage = ({ data: { id, channel, ...answer } }) => {
+      if (this.asked[channel]?.id === id) this.asked[channel].hear(answer);
+    };
     const { shapes, ...model } = models[key], data = document.getElementById(`data-${key}`)?.textContent;
     model.weights = { shapes, values: textOf(`weights-${key}`) };
     this.worker.postMessage({ task: "load", model: { ...model, data }, kernel: textOf("kernel") });
   }
 
-  // Asks for a score: (B, 2).
-  score(job) {
-    return new Promise((resolve, reject) => this.send({ task: "score", channel: "score", ...job }, answer =>
-      (answer.error ? reject(new Error(answer.error)) : resolve(answer.score))));
-  }
-
-  // Walks from noise to samples; each state is shown as it comes. Ends early, and says so, if a newer walk on the
-  // channel takes its place.
-  walk(job, show) {
-    this.leave?.[job.channel]?.();
-    return new Promise((resolve, reject) => {
-      (this.leave ??= {})[job.channel] = () => resolve(false);
-      this.send({ task: "walk", ...job }, answer => {
-        if (answer.error) reject(new Error(answer.error));
-        else if (answer.done) resolve(true);
-        else show(answer);
-      });
-    });
-  }
-
-  // A newer job on a channel is heard in the place of an older one.
-  send(job, hear) {
+  // The last answer to a job; those before are shown as they come. null if a newer job on its channel takes its place.
+  ask(job, show) {
     const id = ++jobs;
-    for (const [other, { channel }] of this.waiting) if (channel === job.channel) this.waiting.delete(other);
-    this.waiting.set(id, Object.assign(hear, { channel: job.channel }));
-    this.worker.postMessage({ id, ...job });
+    this.asked[job.channel]?.leave();
+    return new Promise((resolve, reject) => {
+      const hear = answer => {
+        if (answer.error) reject(new Error(answer.error));
+        else if (answer.isLast) resolve(answer);
+        else show(answer);
+      };
+      this.asked[job.channel] = { id, hear, leave: () => resolve(null) };
+      this.worker.postMessage({ id, ...job });
+    });
   }
 
   dismiss() {
     this.worker.terminate();
+    Object.values(this.asked).forEach(({ leave }) => leave());
   }
 }
 

@@ -1,4 +1,4 @@
-// The denoiser that is known in closed form (diffusion/exact.py): what a network that has learnt everything would answer.
+// The denoiser that is known in closed form (diffusion/exact.py): what a network that has learnt all would answer.
 "use strict";
 
 // E[x_0 | x_t] where x_0 is one of N equally likely points: their mean, weighted by how likely each became x_t

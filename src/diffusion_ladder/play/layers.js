@@ -109,7 +109,7 @@ function softmax(x) {
   for (let i = 0; i < x.length; i++) x[i] /= total;
 }
 
-// What a network is told besides the noisy sample, (size,): embeddings of the timestep and, if it knows any, of a class.
+// What a network is told besides the noisy sample, (size,): embeddings of the timestep and, if it knows any, a class.
 function condition(matrices, layers, timestep, label) {
   const first = layers["time_embedding.linear_1"], { class_embedding } = layers;
   const hidden = linear(matrices, first, sinusoidalEmbedding(timestep, first.inputs)).map(silu);

@@ -13,7 +13,7 @@ class Matrices {
     this.end = 0;
     this.left = this.allocate(PART);
     this.sums = this.allocate(PART);
-    this.multiply = kernel ? this.multiplierOf(kernel) : plainMultiply;
+    this.multiply = kernel && WebAssembly.validate(kernel) ? this.multiplierOf(kernel) : plainMultiply; // without SIMD
   }
 
   allocate(count) {
@@ -46,7 +46,9 @@ class Matrices {
 function repeat(row, count, target) {
   const { length } = row;
   target.set(row);
-  for (let done = 1; done < count; done *= 2) target.copyWithin(done * length, 0, Math.min(done, count - done) * length);
+  for (let done = 1; done < count; done *= 2) {
+    target.copyWithin(done * length, 0, Math.min(done, count - done) * length);
+  }
 }
 
 // (rows, columns) to (rows, outputs): the first columns alone.
@@ -57,7 +59,7 @@ function withoutPadding(padded, rows, columns, outputs, target) {
   }
 }
 
-// What the kernel does, some twenty times slower: C (rows, columns) += A (rows, inner) B (inner, columns).
+// What the kernel does, slowly: C (rows, columns) += A (rows, inner) B (inner, columns).
 function plainMultiply(A, B, C, rows, inner, columns) {
   for (let row = 0; row < rows; row++) {
     for (let k = 0; k < inner; k++) {

@@ -13,16 +13,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusion_ladder.artifacts import read_json, read_tensors
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.forward_process import forward_process
-from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.samplers import MODULES, ROWS, Sampler
+from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.rungs import CARD, Rung, load_rung, parameter_count
 
 NETWORKS = ("mlp", "unet", "diffusers_unet")  # those that mlp.js and unet.js compute
 MOST_STEPS = 100  # of a sampler, in the page
-POINTS = {False: "pictures", True: "points"}  # by whether a sample is a point of the plane
 SPEED = 5e9  # additions and multiplications a second that any core reaches: the kernel does several times as many
 MOST_SECONDS = 30  # for a picture of PATIENT_STEPS steps
 PATIENT_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What params.yaml says of a rung that its folder under models/ doesn't: its title, and how it is sampled from."""
+
+    title: str
+    sampling: Sampling
 
 
 @dataclass(frozen=True)
@@ -54,19 +61,19 @@ class Model:
         return len(self.weights) + len(self.data)
 
 
-def read_model(key: str, parameters: RungParameters, root: Path = Path()) -> Model:
+def read_model(key: str, plan: Plan, root: Path) -> Model:
     """Read a trained rung from models/ and, of points, its training data from data/processed/."""
     folder = root / "models" / key
     rung, card = load_rung(folder), read_json(folder / CARD)
     weights = {name.removeprefix("unet."): values for name, values in sorted(rung.network.state_dict().items())}
-    points, settings = rung.sample_shape == (2,), settings_of(rung, card, parameters, weights)
+    points, settings = rung.sample_shape == (2,), settings_of(rung, card, plan.sampling, weights)
     data = read_tensors(root / f"data/processed/{rung.dataset}.safetensors") if points else {}
     if points and rung.num_classes:
         settings["labels"] = base64_of(data["train_labels"].to(torch.uint8))
     return Model(
         key=key,
-        title=parameters.title,
-        kind=POINTS[points],
+        title=plan.title,
+        kind="points" if points else "pictures",
         settings=settings,
         weights=base64_of(*(values.half() for values in weights.values())),
         data=base64_of(normalise(data["train"], rung.normalisation).half()) if points else "",
@@ -76,10 +83,10 @@ def read_model(key: str, parameters: RungParameters, root: Path = Path()) -> Mod
 
 
 def settings_of(
-    rung: Rung, card: Mapping[str, Any], parameters: RungParameters, weights: Mapping[str, Tensor]
+    rung: Rung, card: Mapping[str, Any], sampling: Sampling, weights: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """What mlp.js or unet.js, the samplers and the controls need to know."""
-    sampling, schedule = parameters.sampling, rung.schedule
+    schedule = rung.schedule
     samplers = [row for row in ROWS if row.rescales or not schedule.rescale_betas_zero_snr]
     most = min(MOST_STEPS, *(row.most_steps(schedule.T, sampling.spacing) for row in samplers))
     steps = schedule.T if sampling.steps == "all" else int(sampling.steps)
@@ -133,11 +140,11 @@ def base64_of(*tensors: Tensor) -> str:
     return base64.b64encode(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).decode("ascii")
 
 
-def unsuitable(parameters: RungParameters) -> str | None:
-    """Why a rung's network can't run in the page, whatever it has learnt; None where it can."""
-    if parameters.network.name not in NETWORKS:
-        return f"its network, `{parameters.network.name}`, has no twin in JavaScript"
-    if parameters.sampling.thresholding is not None:
+def unsuitable(network: str, sampling: Sampling) -> str | None:
+    """Why a rung can't run in the page, whatever it has learnt; None where it can."""
+    if network not in NETWORKS:
+        return f"its network, `{network}`, has no twin in JavaScript"
+    if sampling.thresholding is not None:
         return "its samples are thresholded, which the page's samplers don't do"
     return None
 

@@ -10,56 +10,50 @@ import jinja2
 import wasmtime
 from markupsafe import Markup
 
-from diffusion_ladder.params.rung import RungParameters
+from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.params.samplers import ROWS
-from diffusion_ladder.play.models import Model, read_model, too_slow, unsuitable
+from diffusion_ladder.play.models import Model, Plan, read_model, too_slow, unsuitable
 from diffusion_ladder.play.words import TRIES
 from diffusion_ladder.report.rendering import TEMPLATES, environment, read_template, render
+from diffusion_ladder.rungs import CARD
 
 HERE = Path(__file__).parent
 # In the order in which they need each other; the first list runs in workers, the second in the page.
 ENGINE = ("matrix", "weights", "layers", "mlp", "unet", "random", "timesteps", "samplers", "exact", "worker")
 CONTROLS = ("crew", "controls", "points", "pictures", "start")
-SMALL_BYTES = 3_900_000  # of all networks in the page that is kept in Git: with its code it stays under 4 MB
+SMALL_BYTES = 3_800_000  # of all networks in the page that is kept in Git: with its code it stays under 4 MB
 LARGE_BYTES = 60_000_000  # of all networks in the other one: browsers take some seconds to read more
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which networks a page has.
+    """The rungs, apart: those whose networks a page has or could have, and the others.
 
     Attributes:
-        models: those that it has.
-        left_out: of the others, the rung's key, its title, and the reason.
+        models: the former.
+        left_out: of the latter, each rung's key, its title, and the reason.
     """
 
     models: Sequence[Model]
     left_out: Sequence[tuple[str, str, str]]
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """All rungs: those that could run in a page, and of the others, key, title and the reason."""
-
-    models: Sequence[Model]
-    refused: Sequence[tuple[str, str, str]]
-
-
-def read_candidates(rungs: Mapping[str, RungParameters], root: Path = Path()) -> Candidates:
-    """Read the networks of all rungs that a page could run."""
-    models, refused = [], []
-    for key, parameters in rungs.items():
-        reason = unsuitable(parameters)
-        model = None if reason else read_model(key, parameters, root)
+def read_candidates(plans: Mapping[str, Plan], root: Path = Path()) -> Selection:
+    """Read the networks of all rungs that a page could run, whatever their size."""
+    models, left_out = [], []
+    for key, plan in plans.items():
+        network = read_json(root / "models" / key / CARD)["network"]["name"]
+        reason = unsuitable(network, plan.sampling)
+        model = None if reason else read_model(key, plan, root)
         reason = too_slow(model) if model else reason
         if model and not reason:
             models.append(model)
         else:
-            refused.append((key, parameters.title, str(reason)))
-    return Candidates(models, refused)
+            left_out.append((key, plan.title, str(reason)))
+    return Selection(models, left_out)
 
 
-def selected(candidates: Candidates, most_bytes: int, otherwise: str) -> Selection:
+def selected(candidates: Selection, most_bytes: int, otherwise: str) -> Selection:
     """The networks that fit, the first rungs first; of each other, `otherwise` says where it is."""
     models, left_out, size = [], [], 0
     for model in candidates.models:
@@ -69,7 +63,7 @@ def selected(candidates: Candidates, most_bytes: int, otherwise: str) -> Selecti
         else:
             reason = f"its {model.size / 1e6:.1f} MB of weights don't fit into {most_bytes / 1e6:.1f} MB: {otherwise}"
             left_out.append((model.key, model.title, reason))
-    return Selection(models, [*left_out, *candidates.refused])
+    return Selection(models, [*left_out, *candidates.left_out])
 
 
 def kernel() -> bytes:

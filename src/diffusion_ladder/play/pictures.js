@@ -26,37 +26,44 @@ class PictureStage {
 
   // The classes of the pictures that are asked for: one, or all in turn, or none.
   get labels() {
-    const { classes } = this.controls.model, chosen = this.controls.value(`class-${this.controls.key}`);
-    return Array.from({ length: this.controls.value("count") }, (_, number) =>
-      (chosen === undefined || chosen === "none" ? null : chosen === "each" ? number % classes.length : Number(chosen)));
+    const { model: { classes }, key } = this.controls, chosen = this.controls.value(`class-${key}`) ?? "none";
+    const labelOf = { none: () => null, each: number => number % classes.length }[chosen] ?? (() => Number(chosen));
+    return Array.from({ length: this.controls.value("count") }, (_, number) => labelOf(number));
   }
 
   // Draws all pictures; whatever is being drawn is left.
   async draw() {
-    const run = this.run = {}, before = performance.now(), { model, evaluations } = this.controls, { labels } = this;
-    const steps = labels.length * (this.controls.sampler.evaluations * (this.controls.value("steps") - 1) + 1);
-    this.pictures = labels.map(label => new Picture(model.shape, label === null ? "" : model.classes[label]));
-    this.stage.querySelector(".gallery").replaceChildren(...this.pictures.map(({ figure }) => figure));
-    this.progress.max = steps;
-    this.progress.value = 0;
-    this.clock.times = [];
-    const waiting = [...labels.entries()], tell = () => this.tell((performance.now() - before) / 1000, steps, evaluations);
-    tell();
+    const run = this.run = { labels: this.labels, begun: performance.now() }, { labels } = run;
+    this.empty(labels);
+    const waiting = [...labels.entries()];
     await Promise.all(this.crew(labels.length).map(async hand => {
-      while (waiting.length && run === this.run) {
-        const [number, label] = waiting.shift(), job = { ...this.controls.job(label), channel: "picture", numbers: [number] };
-        await hand.walk(job, state => {
-          if (run !== this.run) return;
-          this.pictures[number].add(state);
-          this.progress.value += 1;
-          tell();
-        });
-        if (run === this.run) this.pictures[number].finish();
-      }
+      while (waiting.length && run === this.run) await this.drawOne(run, hand, ...waiting.shift());
     }));
     if (run !== this.run) return;
-    this.clock.times = [...this.pictures[0].states.map(({ t }) => named(t))];
-    this.clock.at = this.pictures[0].states.length - 1;
+    this.clock.times = this.pictures[0].states.map(({ t }) => named(t));
+    this.clock.at = this.clock.moments.length - 1;
+  }
+
+  // Frames for the pictures, with nothing in them.
+  empty(labels) {
+    const { sampler, model } = this.controls;
+    this.pictures = labels.map(label => new Picture(model.shape, label === null ? "" : model.classes[label]));
+    this.stage.querySelector(".gallery").replaceChildren(...this.pictures.map(({ figure }) => figure));
+    this.progress.max = labels.length * (sampler.evaluations * (this.controls.value("steps") - 1) + 1);
+    this.progress.value = 0;
+    this.clock.times = [];
+    this.tell();
+  }
+
+  async drawOne(run, hand, number, label) {
+    const picture = this.pictures[number], job = { ...this.controls.job(label), numbers: [number] };
+    const drawn = await hand.ask({ task: "walk", channel: "picture", ...job }, state => {
+      if (run !== this.run) return;
+      picture.add(state);
+      this.progress.value += 1;
+      this.tell();
+    });
+    if (drawn) picture.finish();
   }
 
   // Workers, as many as there are processor cores beside the page's own, but no more than are of use.
@@ -66,11 +73,13 @@ class PictureStage {
     return this.hands.slice(0, most);
   }
 
-  tell(seconds, steps, evaluations) {
-    const { value } = this.progress, count = this.pictures.length, done = value >= steps;
-    this.stage.querySelector(".status").textContent = done
-      ? `${count} ${count === 1 ? "picture" : "pictures"} in ${seconds.toFixed(1)} s; ${evaluations} evaluations of the network each.`
-      : `Step ${value} of ${steps} …`;
+  tell() {
+    const { progress: { value, max }, pictures: { length } } = this;
+    const seconds = (performance.now() - this.run.begun) / 1000;
+    this.stage.querySelector(".status").textContent = value < max
+      ? `Step ${value} of ${max} …`
+      : `${length} ${length === 1 ? "picture" : "pictures"} in ${seconds.toFixed(1)} s;`
+        + ` ${this.controls.evaluations} evaluations of the network each.`;
   }
 }
 
@@ -84,7 +93,8 @@ class Picture {
       const canvas = document.createElement("canvas");
       [canvas.height, canvas.width] = shape.slice(1);
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `${title || "picture"}, ${name === "x_t" ? "noisy" : "as the network predicts it"}`);
+      const what = name === "x_t" ? "noisy" : "as the network predicts it";
+      canvas.setAttribute("aria-label", `${title || "picture"}, ${what}`);
       return canvas;
     });
     const caption = document.createElement("figcaption");
@@ -93,13 +103,12 @@ class Picture {
   }
 
   add(state) {
-    this.states.push(state);
+    keep(this.states, state);
     this.show(this.states.length - 1);
   }
 
   finish() {
-    const last = this.states.at(-1);
-    this.states.push({ t: -1, x_t: last.x, x_0: last.x });
+    this.states = withEnd(this.states);
     this.show(this.states.length - 1);
   }
 
@@ -113,8 +122,9 @@ class Picture {
 // Values (C, H, W), [-1, 1], as pixels; grey where there is one channel.
 function paintPixels(canvas, values, [channels, height, width]) {
   const pen = canvas.getContext("2d"), picture = pen.createImageData(width, height), pixels = height * width;
+  const level = (pixel, channel) => 127.5 * (values[pixel + pixels * (channel % channels)] + 1); // rounded when stored
   for (let pixel = 0; pixel < pixels; pixel++) {
-    for (let c = 0; c < 3; c++) picture.data[4 * pixel + c] = Math.round(127.5 * (values[pixel + pixels * (c % channels)] + 1));
+    for (let channel = 0; channel < 3; channel++) picture.data[4 * pixel + channel] = level(pixel, channel);
     picture.data[4 * pixel + 3] = 255;
   }
   pen.putImageData(picture, 0, 0);

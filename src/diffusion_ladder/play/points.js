@@ -2,7 +2,7 @@
 "use strict";
 
 const CROWD = 400, REACH = 2.9, GRID = 23; // points; standard deviations to each side; arrows along each side
-const TAIL = 5; // moments that a tail of the crowd reaches back
+const TAIL = 0.1; // share of its way that a tail of the crowd reaches back
 const START = [-1.5, 1.3]; // of the tracked point
 const HOLD = 34; // pixels within which a finger holds the point
 
@@ -50,27 +50,20 @@ class PointStage {
 
   // Walks the crowd anew; from the start of time, where its noise is another.
   async begin(fromNoise) {
-    const hand = this.hands[0], frames = [], before = performance.now(), numbers = Array.from({ length: CROWD }, (_, i) => i);
-    const wasAtEnd = this.frames && this.clock.isAtEnd;
-    let last;
+    const frames = [], before = performance.now(), wasAtEnd = this.frames && this.clock.isAtEnd;
     this.fields = null;
-    const show = state => {
-      frames.push({ t: state.t, x: state.x_t });
-      last = state;
-    };
     this.say("Walking …");
-    const walked = await hand.walk({ channel: "crowd", numbers, ...this.controls.job(this.label) }, show);
-    if (!walked || hand !== this.hands[0]) return;
-    frames.push({ t: -1, x: last.x });
-    this.frames = frames;
+    const job = { task: "walk", channel: "crowd", numbers: [...Array(CROWD).keys()], ...this.controls.job(this.label) };
+    if (!await this.hands[0].ask(job, state => keep(frames, state))) return;
+    this.frames = withEnd(frames);
+    this.clock.times = this.frames.map(({ t }) => named(t));
     await this.follow();
-    this.clock.times = frames.map(({ t }) => named(t));
     this.report((performance.now() - before) / 1000);
     if (fromNoise && !stillness.matches) {
       this.clock.at = 0;
       this.clock.pause();
       this.clock.play();
-    } else if (wasAtEnd || stillness.matches) this.clock.at = frames.length - 1;
+    } else if (wasAtEnd || stillness.matches) this.clock.at = this.frames.length - 1;
   }
 
   report(seconds) {
@@ -86,25 +79,22 @@ class PointStage {
   // The way of the point that is dragged, from where it was put.
   async walkTracked() {
     if (!this.frames) return;
-    const way = [], hand = this.hands[0];
-    let last;
-    const job = { channel: "tracked", numbers: [CROWD], start: this.start.slice(), ...this.controls.job(this.label) };
-    const walked = await hand.walk(job, state => (way.push(state.x_t), last = state));
-    if (!walked || hand !== this.hands[0]) return;
-    this.way = [...way, last.x];
+    const way = [], { start } = this, job = { ...this.controls.job(this.label), numbers: [CROWD], start };
+    if (!await this.hands[0].ask({ task: "walk", channel: "tracked", ...job }, state => keep(way, state))) return;
+    this.way = withEnd(way).map(({ x_t }) => x_t);
     this.paint();
   }
 
   // Both fields at the moment shown, on the grid and where the crowd is.
   async computeFields() {
-    const frame = this.frames?.[this.clock.at], hand = this.hands[1];
+    const frame = this.frames?.[this.clock.at];
     if (!frame) return;
     const t = Math.max(0, Math.round(frame.t));
-    const { label, scale } = this.controls.job(this.label), places = joined(this.places, frame.x);
+    const { label, scale } = this.controls.job(this.label), places = joined(this.places, frame.x_t);
     const [learnt, exact] = await Promise.all([false, true].map(isExact =>
-      hand.score({ channel: `score-${isExact}`, t, places, isExact, label, scale })));
-    if (hand !== this.hands[1]) return;
-    this.fields = { t, learnt, exact };
+      this.hands[1].ask({ task: "score", channel: `exact ${isExact}`, t, places, isExact, label, scale })));
+    if (!learnt || !exact) return;
+    this.fields = { t, learnt: learnt.score, exact: exact.score };
     this.tellError();
     this.paint();
   }
@@ -120,7 +110,7 @@ class PointStage {
     const percent = 100 * Math.sqrt(difference / size);
     this.stage.querySelector(".error").textContent =
       `At t = ${named(t)} the learnt score is ${percent.toFixed(percent < 10 ? 1 : 0)} % off, where the points are.`
-      + (percent > 50 ? " Here the exact one leads to single training points: to follow it is to learn them by heart." : "");
+      + (percent > 50 ? " Here the exact one leads to single training points, as if learnt by heart." : "");
   }
 
   draw() {
@@ -128,8 +118,9 @@ class PointStage {
       const pen = penOn(canvas);
       if (this.fields) drawField(pen, this.places, this.fields[name]);
       if (!this.frames) continue;
-      drawTails(pen, this.frames.slice(Math.max(0, this.clock.at - TAIL), this.clock.at + 1));
-      drawDots(pen, this.frames[this.clock.at].x);
+      const { at } = this.clock, since = Math.max(0, at - Math.ceil(TAIL * this.frames.length));
+      drawTails(pen, this.frames.slice(since, at + 1));
+      drawDots(pen, this.frames[at].x_t);
       if (name === "learnt" && this.way) drawWay(pen, this.way, this.clock.at, document.activeElement === canvas);
     }
   }
@@ -218,11 +209,11 @@ function drawField(pen, places, field) {
 
 // Where the crowd comes from.
 function drawTails(pen, frames) {
-  const last = frames.at(-1).x;
+  const last = frames.at(-1).x_t;
   Object.assign(pen, { strokeStyle: colour("--dot"), lineWidth: 0.02, globalAlpha: 0.28, lineJoin: "round" });
   pen.beginPath();
   for (let at = 0; at < last.length; at += 2) {
-    frames.forEach(({ x }, index) => (index ? pen.lineTo(x[at], x[at + 1]) : pen.moveTo(x[at], x[at + 1])));
+    frames.forEach(({ x_t }, index) => (index ? pen.lineTo : pen.moveTo).call(pen, x_t[at], x_t[at + 1]));
   }
   pen.stroke();
   pen.globalAlpha = 1;
@@ -245,7 +236,8 @@ function drawWay(pen, way, at, isFocused) {
     pen.stroke();
   };
   const now = Math.min(at, way.length - 1), [start, place] = [way[0], way[now]];
-  Object.assign(pen, { lineJoin: "round", lineCap: "round", strokeStyle: colour("--way"), lineWidth: 0.035, globalAlpha: 0.55 });
+  Object.assign(pen, { lineJoin: "round", lineCap: "round", strokeStyle: colour("--way") });
+  Object.assign(pen, { lineWidth: 0.035, globalAlpha: 0.55 });
   line(now, way.length - 1);
   Object.assign(pen, { lineWidth: 0.06, globalAlpha: 1 });
   line(0, now);

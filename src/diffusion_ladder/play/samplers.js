@@ -1,9 +1,9 @@
-// The samplers, as schedulers/*.py has them. Each is a generator of the states of the reverse process, and ends with the
-// samples: for ({ t, x_t, x_0, x }) the network saw x_t at timestep t and means x_0, and x is the state after the step.
+// The samplers, as schedulers/*.py has them: each a generator of the states of the reverse process, { t, x_t, x_0, x }:
+// at timestep t the network has seen x_t and means x_0; x is where the step leads, in the end the samples.
 //
-// What all of them are given: x, standard normal noise (B, size); predict(x_t, t), the network's answer; steps; noise(),
-// standard normal numbers like x; eta; and `process`, of the rung: alphaBar (T,), prediction_type, spacing, variance_type
-// and clip_sample. Coefficients are float64, samples float32.
+// All of them are given: x, standard normal noise (B, size); predict(x_t, t), the network's answer; steps; noise(),
+// standard normal numbers like x; eta; and `process`, of the rung: alphaBar (T,), prediction_type, spacing,
+// variance_type and clip_sample. Coefficients are float64, samples float32.
 "use strict";
 
 // scale x + scale y + ..., elementwise: combined(2, x, -1, y) is 2x - y.
@@ -99,8 +99,8 @@ function* dpmSolver({ x, predict, steps, process }) {
 
 const halfLogSNR = ([signal, noise]) => Math.log(signal) - Math.log(noise); // lambda: infinite for clean data
 
-// x at the next timestep, sigma_s / sigma_t x_t - alpha_s (e^-h - 1) D: Algorithm 2. D is x_0 halfway there, on the line
-// through the last two predictions.
+// x at the next timestep, sigma_s / sigma_t x_t - alpha_s (e^-h - 1) D: Algorithm 2. D is x_0 halfway there, on the
+// line through the last two predictions.
 function dpmSolverStep(x_t, x_0, here, after, earlier, before) {
   const h = halfLogSNR(after) - halfLogSNR(here);
   let D = x_0;
@@ -115,7 +115,8 @@ function dpmSolverStep(x_t, x_0, here, after, earlier, before) {
 // network sees x / sqrt(sigma^2 + 1). All steps but the last ask the network twice.
 function* heun({ x, predict, steps, process }) {
   const { alphaBar, spacing } = process, T = alphaBar.length;
-  const visited = spacing === "linspace" ? evenly(T - 1, steps).map(Math.fround).reverse() : spacedTimesteps(spacing, T, steps);
+  const visited = spacing === "linspace" // fractions, in float32 as PyTorch has them
+    ? evenly(T - 1, steps).map(Math.fround).reverse() : spacedTimesteps(spacing, T, steps);
   const sigmas = [...visited.map(t => sigmaAt(alphaBar, t)), 0];
   x = combined(spacing === "leading" ? Math.sqrt(sigmas[0] ** 2 + 1) : sigmas[0], x);
   const look = (at, sigma, t) => {

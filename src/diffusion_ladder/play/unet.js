@@ -1,4 +1,4 @@
-// The U-Net of Parts 2 and 3, networks/unet.py, and diffusers' UNet2DModel with the same settings: one picture at a time.
+// The U-Net of networks/unet.py, and diffusers' UNet2DModel with the same settings: one picture at a time.
 "use strict";
 
 // Gives the prediction for a noisy picture x (C, H, W) at a timestep, and a label where it knows classes.
@@ -113,7 +113,7 @@ function eachSquarePixel(height, width, channels, side, visit) {
   }
 }
 
-const identityMatrix = size => Array.from({ length: size }, (_, i) => Array.from({ length: size }, (_, j) => +(i === j)));
+const identityMatrix = size => [...Array(size).keys()].map(row => Array.from({ length: size }, (_, i) => +(i === row)));
 const kronecker = (a, b) => a.flatMap(left => b.map(right => left.flatMap(x => right.map(y => x * y))));
 
 // The orthonormal Haar transform (size, size): sums of neighbours are transformed further, differences are details.

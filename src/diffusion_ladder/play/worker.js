@@ -1,4 +1,4 @@
-// What runs off the main thread: one network, and jobs for it. A newer job on a channel takes the place of an older one.
+// What runs off the main thread: one network, and jobs for it. A newer job on a channel takes an older one's place.
 "use strict";
 
 const NETWORKS = { mlp, unet, diffusers_unet: unet };
@@ -6,7 +6,8 @@ const NETWORKS = { mlp, unet, diffusers_unet: unet };
 // A model's network, forward process and data, as the page brings them.
 function modelOf(model, kernel) {
   const process = { ...model.process, alphaBar: doublesOf(model.process.alphaBar) };
-  const network = NETWORKS[model.network.name](layersOf(model.weights, kernel && bytesOf(kernel)), model.network, model.shape);
+  const layers = layersOf(model.weights, kernel && bytesOf(kernel));
+  const network = NETWORKS[model.network.name](layers, model.network, model.shape);
   const { length: T } = process.alphaBar, { nullLabel, interval } = model;
   const guide = (answer, { label, scale }) => guided(answer, { label, nullLabel, scale, interval, T });
   const size = model.shape.reduce((product, side) => product * side, 1);
@@ -29,8 +30,9 @@ function* walk({ process, network, guide, size }, { sampler, steps, eta, seed, n
 // The score -epsilon / sqrt(1 - alphaBar), learnt or exact, at places (B, 2) and a whole timestep.
 function score({ process, network, guide, pointsOf }, { t, places, isExact, ...condition }) {
   const alphaBar = process.alphaBar[t], scales = [Math.sqrt(alphaBar), Math.sqrt(1 - alphaBar)];
-  const exact = (x_t, _, label) => partsOf("sample", dataSetMean(x_t, alphaBar, pointsOf(label)), x_t, ...scales).epsilon;
-  const learnt = (x_t, _, label) => partsOf(process.prediction_type, network(x_t, t, label), x_t, ...scales).epsilon;
+  const epsilon = (type, output, x_t) => partsOf(type, output, x_t, ...scales).epsilon;
+  const exact = (x_t, _, label) => epsilon("sample", dataSetMean(x_t, alphaBar, pointsOf(label)), x_t);
+  const learnt = (x_t, _, label) => epsilon(process.prediction_type, network(x_t, t, label), x_t);
   return combined(-1 / scales[1], guide(isExact ? exact : learnt, condition)(places, t));
 }
 
@@ -41,23 +43,29 @@ const breath = () => new Promise(resolve => {
   port2.postMessage(null);
 });
 
+// Answers jobs: one message for each state of a walk, and a last one.
 function serve(scope) {
   let model;
   const newest = {};
   const tasks = {
     load: job => { model = modelOf(job.model, job.kernel); },
-    score: job => scope.postMessage({ id: job.id, score: score(model, job) }),
-    walk: async job => {
+    score: (job, answer) => answer({ isLast: true, score: score(model, job) }),
+    walk: async (job, answer) => {
       for (const state of walk(model, job)) {
-        scope.postMessage({ id: job.id, ...state });
+        answer(state);
         await breath();
         if (newest[job.channel] !== job.id) return;
       }
-      scope.postMessage({ id: job.id, done: true });
+      answer({ isLast: true });
     },
   };
-  scope.onmessage = ({ data: job }) => {
-    newest[job.channel] = job.id;
-    Promise.resolve(tasks[job.task](job)).catch(error => scope.postMessage({ id: job.id, error: String(error) }));
+  scope.onmessage = async ({ data: job }) => {
+    const { id, channel, task } = job, answer = values => scope.postMessage({ id, channel, ...values });
+    newest[channel] = id;
+    try {
+      await tasks[task](job, answer);
+    } catch (error) {
+      answer({ error: String(error) });
+    }
   };
 }
