@@ -36,6 +36,7 @@ RUN_RECORDS = Path("reports/run")
 COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions change what is computed
 MAXRSS_UNITS = 1024 * 1024 if sys.platform == "darwin" else 1024  # in a MiB: macOS counts bytes, Linux kibibytes
 TESTED_SYSTEM = "Linux"
+BUILT = ("data/", "models/", "reports/")  # where stages write
 LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
 
 
@@ -170,6 +171,16 @@ class Stage:
         self.device, self.precision = compute.device, compute.precision
         self.circumstances |= {"threads": settings.threads, **compute.circumstances}
 
+    def refuse_missing(self) -> None:
+        """Say what to run where the work of another stage isn't there, as in a fresh clone: DVC doesn't look itself.
+
+        Raises:
+            UserError: a dependency that another stage writes is missing.
+        """
+        built = (path for path in self._dependencies if path.startswith(BUILT))
+        if missing := next((path for path in built if not os.path.exists(path)), None):
+            raise UserError(f"{missing} is missing: `dvc repro {self.label}`, without -s, builds it first")
+
     def note_work(self, what: str, count: int, seconds: float) -> None:
         """Take down for the run record how long it took to do something so many times; of nothing, nothing."""
         if count:
@@ -227,6 +238,7 @@ def run_stage(
         if not launch.is_main:
             sys.stdout = io.StringIO()
         stage = Stage(name, key, launch)
+        stage.refuse_missing()
         stage.prepare(configure)
         print(f"{stage.label}: {stage.describe()}", flush=True)
         if (system := platform.system()) != TESTED_SYSTEM:
