@@ -2,7 +2,6 @@
 
 import html
 import re
-import shutil
 import subprocess
 import sys
 
@@ -76,7 +75,7 @@ def markdown_text(source):
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", rendered)).split())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(NAMES)
 def test_markdown_shows_the_name_and_nothing_else(name):
     shown = " ".join(name.split())
@@ -118,7 +117,7 @@ def test_figures_of_classes_are_drawn_whatever_their_names(names):
             assert any(name in shown.alt for name in names)
 
 
-@pytest.mark.parametrize("count", [62, 500])
+@pytest.mark.parametrize("count", [62, 300])
 def test_figures_of_very_many_classes_have_names_where_there_is_room(count):
     found = tables([f"class {number}" for number in range(count)])
     with canvas.house_style():
@@ -179,8 +178,7 @@ def test_one_stage_alone_runs_in_a_fresh_clone_or_says_what_to_run(tmp_path):
     clone = tmp_path / "clone"
     copied = run([sys.executable, "-m", "diffusion_ladder.presets", "smoke", "--copy", str(clone)], PROJECT)
     assert copied.returncode == 0, copied.stderr
-    (clone / "data").mkdir()
-    shutil.copyfile(PROJECT / marker, clone / marker)
+    assert [path.name for path in (clone / "data").iterdir()] == ["params_checked.txt"]
     fetched = run(["dvc", "repro", "-s", "fetch@mnist"], clone)
     assert fetched.returncode == 0, fetched.stderr
     checked = run([sys.executable, "stages/check_params.py"], clone, PYTHONPATH="src")

@@ -1,5 +1,6 @@
 """What every stage shares: its parameters, device, threads, precision and run record."""
 
+import errno
 import hashlib
 import importlib.metadata
 import io
@@ -10,6 +11,7 @@ import resource
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ RUN_RECORDS = Path("reports/run")
 COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions change what is computed
 MAXRSS_UNITS = 1024 * 1024 if sys.platform == "darwin" else 1024  # in a MiB: macOS counts bytes, Linux kibibytes
 TESTED_SYSTEM = "Linux"
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # a disk is full or read-only
 BUILT = ("data/", "models/", "reports/")  # where stages write
 LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
 
@@ -244,13 +247,23 @@ def run_stage(
         if (system := platform.system()) != TESTED_SYSTEM:
             print(f"{stage.label}: {system} is untested here, only {TESTED_SYSTEM} is; it may work", flush=True)
         main(stage)
-    except UserError as error:
+        if launch.is_main:
+            write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
+    except (UserError, OSError) as error:
         process = "" if launch.is_main else f" (process {launch.rank})"
-        sys.exit(f"{name}{'@' + key if key else ''}{process}: {error}")
+        sys.exit(f"{name}{'@' + key if key else ''}{process}: {in_words(error)}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    if launch.is_main:
-        write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
+
+
+def in_words(error: UserError | OSError) -> str:
+    """What a user can mend, in one line; any other error is raised again."""
+    if isinstance(error, UserError):
+        return str(error)
+    if error.errno not in UNWRITABLE:
+        raise error
+    place = error.filename or f"a file below {Path.cwd()} or {tempfile.gettempdir()}"
+    return f"{place} can't be written: {os.strerror(error.errno)}"
 
 
 def run_record(stage: Stage, seconds: float) -> dict[str, Any]:
