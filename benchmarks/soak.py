@@ -117,10 +117,17 @@ def build(folder: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file that stages have written, by path; what tells of the run itself is left out."""
+    """The SHA-256 of every file that stages have written, by path.
+
+    Left out are what tells of the run itself, and the report's copies of model cards, which go with a model's folder.
+    """
     files = [path for part in BUILT for path in sorted((folder / part).rglob("*")) if path.is_file()]
     names = {path: path.relative_to(folder).as_posix() for path in files}
-    return {name: sha256_of_file(path) for path, name in names.items() if not name.startswith("reports/run/")}
+    return {
+        name: sha256_of_file(path)
+        for path, name in names.items()
+        if not re.match(r"reports/run/|models/\w+/README\.md", name)
+    }
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
@@ -145,12 +152,12 @@ def outputs_of(folder: Path, stage: str) -> list[str]:
 
 
 def others(found: dict[str, str], outputs: list[str]) -> dict[str, str]:
-    """What belongs to other stages, without what was being written; a model's card is the report's copy."""
+    """What belongs to other stages, without what was being written."""
     mine = tuple(path for output in outputs for path in (output, f"{output}/"))
     return {
         name: digest
         for name, digest in found.items()
-        if not (name in mine or name.startswith(mine) or re.fullmatch(r"models/\w+/README\.md|.*\.partial", name))
+        if not (name in mine or name.startswith(mine) or name.endswith(".partial"))
     }
 
 
@@ -168,14 +175,20 @@ def last_step(folder: Path, stage: str) -> int:
     return max((int(path.name.partition("-")[0]) for path in found), default=0)
 
 
-def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL for a process and all that descend from it, as if the power had gone."""
+def send_all(process: subprocess.Popen[bytes], *numbers: int) -> None:
+    """Send signals to a process and all that descend from it, each to all of them before the next."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none sees another's end
+    for number in numbers:
         for member in family:
             if member.is_running():
                 member.send_signal(number)
-    psutil.wait_procs(family[1:])
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for a process and all that descend from it, as if the power had gone: none sees another's end."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    send_all(process, signal.SIGSTOP, signal.SIGKILL)
+    psutil.wait_procs(family)
     process.wait()
 
 
@@ -305,7 +318,8 @@ def fill(folder: Path, room: int) -> None:
 
 def fills(folder: Path, room: int, name: str, key: str) -> dict[str, Any]:
     """Run a stage on a disk with so much room left; how it ended."""
-    before = contents(folder)
+    before, log = contents(folder), folder / f"reports/training/{key}.tsv"  # which a training writes anew and lets grow
+    rows = log.read_bytes() if log.is_file() else b""
     fill(folder, room)
     ran = run([sys.executable, f"stages/{name}.py", *([key] if key else [])], folder, TMPDIR=str(folder / "tmp"))
     last = ran.stderr.splitlines()[-1] if ran.stderr else ""
@@ -313,8 +327,9 @@ def fills(folder: Path, room: int, name: str, key: str) -> dict[str, Any]:
     label = f"{name}@{key}" if key else name
     row = {"stage": label, "room": room, "ended_with": ran.returncode, "traceback": "Traceback" in ran.stderr}
     row |= {"said": last, "one_line": last.startswith(f"{label}: ") and "No space left on device" in last}
-    other = [path for path in changed(before, contents(folder)) if path != f"reports/training/{key}.tsv"]  # which grows
-    return row | {"different_files": len(other), "leftovers": len(leftovers(folder))}
+    if rows:
+        log.write_bytes(rows)
+    return row | {"different_files": len(changed(before, contents(folder))), "leftovers": len(leftovers(folder))}
 
 
 def disk(folder: Path) -> dict[str, Any]:
@@ -350,7 +365,7 @@ def read_only_cache(folder: Path) -> dict[str, Any]:
     status = run(["dvc", "repro"], folder)
     return {
         "nothing_to_do": idle.returncode == 0 and "up to date" in idle.stdout,
-        "said": words[-1] if words else "",
+        "said": words[-1].replace(f"{folder}/", "") if words else "",
         "ended_with": rebuilt.returncode,
         "well_again": status.returncode == 0,
     }
@@ -382,15 +397,17 @@ def read_only(folder: Path) -> Iterator[None]:
 
 def two_at_once(folder: Path) -> dict[str, Any]:
     """A second `dvc repro` while one is at work, and a second training of the same model beside DVC."""
-    target = Target("train@mnist_scratch", 1, 0)
+    target = Target("train@mnist_scratch", 1, 0, by_dvc=True)
     log = folder / "soak.log"
     with open(log, "wb") as file:
         first = subprocess.Popen(target.command, cwd=folder, env=variables(), stdout=file, stderr=subprocess.STDOUT)
     while first.poll() is None and not last_step(folder, target.stage):
         time.sleep(0.01)
+    send_all(first, signal.SIGSTOP)  # so that it is at work until the others have ended
     beside = run([sys.executable, "stages/train.py", "mnist_scratch"], folder)
     second = run(["dvc", "repro", "train@circles"], folder)
-    words = [line for line in second.stderr.splitlines() if line.startswith("ERROR")]
+    send_all(first, signal.SIGCONT)
+    words = [line.replace(f"{folder}/", "") for line in second.stderr.splitlines() if line.startswith("ERROR")]
     return {
         "first_ended_with": first.wait(),
         "second_ended_with": second.returncode,

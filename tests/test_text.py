@@ -16,11 +16,12 @@ from markdown_it import MarkdownIt
 from pydantic import TypeAdapter, ValidationError
 
 from diffusion_ladder.artifacts import read_table, write_table
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.errors import ParameterError, UserError
 from diffusion_ladder.evaluation.findings import TEXT_COLUMNS, Findings
 from diffusion_ladder.figures import canvas
 from diffusion_ladder.figures.evaluation import confusion_exhibit, shares_exhibit
 from diffusion_ladder.figures.mosaic import MosaicLayout, layout_of
+from diffusion_ladder.figures.training import parse_log
 from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.text import ClassName, Line
 from diffusion_ladder.params.whole import validate
@@ -195,3 +196,9 @@ def test_one_stage_alone_runs_in_a_fresh_clone_or_says_what_to_run(tmp_path):
         assert ran.returncode == 0 or re.search(rf"^{stage}: \S+ is missing: `dvc repro {stage}`", ran.stderr, re.M)
     lock = yaml.safe_load((clone / "dvc.lock").read_text())
     assert "fetch@mnist" in lock["stages"]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "step\tloss\n"])
+def test_a_log_without_rows_is_named_in_one_line(text):
+    with pytest.raises(UserError, match="the training's log has no rows"):
+        parse_log(text)
