@@ -1,4 +1,4 @@
-"""Writes benchmarks/README.md from page.md.j2 and the results: python benchmarks/page.py."""
+"""Writes benchmarks/README.md and docs/reliability.md from templates and results: python benchmarks/page.py."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,13 @@ import jinja2
 from diffusion_ladder.artifacts import write_text
 
 FOLDER = Path(__file__).parent
+RELIABILITY = "docs/reliability.md"
+KINDS = {"trainings": "training", "profiles": "profile", "digits": "digits", "streams": "streaming"}
+FAULTS = {"kills": "soak-kills", "disks": "soak-disk", "around": "soak-around", "fuzz": "soak-fuzz"}
 
 
 def load(results: Path, kind: str) -> list[dict[str, Any]]:
-    """The results of a kind, training, profile, digits or streaming, by file name."""
+    """The results of a kind, by file name."""
     return [json.loads(path.read_text("utf-8")) for path in sorted(results.glob(f"{kind}*.json"))]
 
 
@@ -24,16 +27,15 @@ def machine_name(facts: dict[str, Any]) -> str:
     return f"{facts['name']} ({instructions}), {facts['threads']} threads, PyTorch {facts['torch']}"
 
 
-def render(results: Path) -> str:
-    """The page as Markdown."""
+def render(results: Path, template: str = "page.md.j2") -> str:
+    """A page as Markdown."""
     loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(
         loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["machine_name"] = machine_name
-    template = environment.get_template("page.md.j2")
-    kinds = {"trainings": "training", "profiles": "profile", "digits": "digits", "streams": "streaming"}
-    return template.render({name: load(results, kind) for name, kind in kinds.items()}) + "\n"
+    found = {name: load(results, kind) for name, kind in (KINDS | FAULTS).items()}
+    return environment.get_template(template).render(found) + "\n"
 
 
 def write(results: Path) -> None:
@@ -43,3 +45,4 @@ def write(results: Path) -> None:
 
 if __name__ == "__main__":
     write(FOLDER / "results")
+    write_text(FOLDER.parent / RELIABILITY, render(FOLDER / "results", "reliability.md.j2"))

@@ -2,8 +2,8 @@
 
 The parts, each of which writes its counts to benchmarks/results/soak-PART.json:
 
-kills: SIGKILL at random moments of a stage and of DVC around it, in one process and in two (torchrun). What was killed
-    is started again until it is done; then every output is held against that of a run that nobody disturbed.
+kills: SIGKILL at random moments of a stage, and of DVC around it, in one process and in two (torchrun). What was
+    killed is started again until it is done; then every output is held against that of a run that nobody disturbed.
 disk: every stage on a disk (a tmpfs, which takes root) that has room for nothing, or for half of what it writes.
 around: a cache and a home that can't be written, two `dvc repro` at once, a clock that jumps back, files of the future.
 fuzz: tests/test_fuzz_data.py with --examples of each kind of input.
@@ -40,11 +40,27 @@ TORCHRUN = "torchrun --standalone --nproc_per_node 2"
 
 @dataclass(frozen=True)
 class Target:
-    """A stage that is killed: its name in DVC, in how many processes it runs, and its share of the kills."""
+    """A stage that is killed.
+
+    Attributes:
+        stage: its name in DVC.
+        processes: in which it runs.
+        share: of all kills.
+        by_dvc: whether DVC runs it, and is killed with it.
+    """
 
     stage: str
     processes: int
     share: float
+    by_dvc: bool = False
+
+    @property
+    def command(self) -> list[str]:
+        """What runs the stage again, whether or not anything has changed, and nothing else."""
+        if self.by_dvc:
+            return ["dvc", "repro", "--single-item", "--force", self.stage]
+        name, _, key = self.stage.partition("@")
+        return [sys.executable, f"stages/{name}.py", *([key] if key else [])]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,14 +69,15 @@ class Target:
 
 
 TARGETS = (
-    Target("train@circles", 1, 0.2),
-    Target("train@mnist_scratch", 1, 0.14),
+    Target("fetch@faces", 1, 0.1, by_dvc=True),
+    Target("filter_gender", 1, 0.1, by_dvc=True),
+    Target("train@circles", 1, 0.24),
+    Target("train@circles", 1, 0.06, by_dvc=True),
+    Target("train@mnist_scratch", 1, 0.1),
     Target("train@circles", 2, 0.1),
-    Target("train@faces", 2, 0.1),
-    Target("sample@faces", 1, 0.08),
-    Target("sample@mnist_scratch", 2, 0.08),
-    Target("fetch@faces", 1, 0.1),
-    Target("filter_gender", 1, 0.1),
+    Target("train@faces", 2, 0.06),
+    Target("sample@faces", 1, 0.1),
+    Target("sample@mnist_scratch", 2, 0.04),
     Target("report", 1, 0.1),
 )
 
@@ -100,10 +117,17 @@ def build(folder: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file that stages have written, by path; what tells of the run itself is left out."""
+    """The SHA-256 of every file that stages have written, by path.
+
+    Left out are what tells of the run itself, and the report's copies of model cards, which go with a model's folder.
+    """
     files = [path for part in BUILT for path in sorted((folder / part).rglob("*")) if path.is_file()]
     names = {path: path.relative_to(folder).as_posix() for path in files}
-    return {name: sha256_of_file(path) for path, name in names.items() if not name.startswith("reports/run/")}
+    return {
+        name: sha256_of_file(path)
+        for path, name in names.items()
+        if not re.match(r"reports/run/|models/\w+/README\.md", name)
+    }
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
@@ -120,11 +144,6 @@ def leftovers(folder: Path) -> list[str]:
 # Kills
 
 
-def again(target: Target) -> list[str]:
-    """The command that runs a stage again, whether or not anything has changed, and nothing else."""
-    return ["dvc", "repro", "--single-item", "--force", target.stage]
-
-
 def outputs_of(folder: Path, stage: str) -> list[str]:
     """The paths that a stage writes."""
     name, _, key = stage.partition("@")
@@ -133,13 +152,21 @@ def outputs_of(folder: Path, stage: str) -> list[str]:
 
 
 def others(found: dict[str, str], outputs: list[str]) -> dict[str, str]:
-    """What belongs to other stages; a model's card is the report's, which copies it there."""
+    """What belongs to other stages, without what was being written."""
     mine = tuple(path for output in outputs for path in (output, f"{output}/"))
     return {
         name: digest
         for name, digest in found.items()
-        if not (name in mine or name.startswith(mine) or re.fullmatch(r"models/\w+/README\.md", name))
+        if not (name in mine or name.startswith(mine) or name.endswith(".partial"))
     }
+
+
+def forget(folder: Path, outputs: list[str]) -> None:
+    """Remove what a stage writes, as DVC does before it runs the stage."""
+    for path in (folder / output for output in outputs):
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
 
 
 def last_step(folder: Path, stage: str) -> int:
@@ -148,14 +175,20 @@ def last_step(folder: Path, stage: str) -> int:
     return max((int(path.name.partition("-")[0]) for path in found), default=0)
 
 
-def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL for a process and all that descend from it, as if the power had gone."""
+def send_all(process: subprocess.Popen[bytes], *numbers: int) -> None:
+    """Send signals to a process and all that descend from it, each to all of them before the next."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none sees another's end
+    for number in numbers:
         for member in family:
             if member.is_running():
                 member.send_signal(number)
-    psutil.wait_procs(family[1:])
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for a process and all that descend from it, as if the power had gone: none sees another's end."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    send_all(process, signal.SIGSTOP, signal.SIGKILL)
+    psutil.wait_procs(family)
     process.wait()
 
 
@@ -167,9 +200,11 @@ def has_begun(log: Path, target: Target) -> bool:
 def disturb(folder: Path, target: Target, delay: Callable[[], float]) -> tuple[bool, str]:
     """Run a stage, and kill it some seconds after it has begun: whether that met it, and what it had said."""
     log = folder / "soak.log"
+    if not target.by_dvc:
+        forget(folder, outputs_of(folder, target.stage))
     with open(log, "wb") as file:
         environment = variables(**target.environment)
-        process = subprocess.Popen(again(target), cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(target.command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
     while process.poll() is None and not has_begun(log, target):
         time.sleep(0.01)
     end = time.monotonic() + delay()
@@ -226,8 +261,9 @@ def kill(folder: Path, target: Target, kills: int, draw: random.Random) -> dict[
         else:
             done += 1
             damaged += bool(changed(reference, contents(folder)))
-    succeed(again(target), folder, **target.environment)
-    result = {"stage": target.stage, "processes": target.processes, "kills": met, "completed_between": done}
+    succeed(target.command, folder, **target.environment)
+    result = {"stage": target.stage, "processes": target.processes, "by_dvc": target.by_dvc}
+    result |= {"kills": met, "completed_between": done}
     result |= {"different_files": len(changed(reference, contents(folder))), "steps_lost": lost, "damaged": damaged}
     result |= {"leftovers": len(leftovers(folder)), "dvc_lock_cut_short": cut}
     return result | ({"steps": steps} if target.stage.startswith("train@") else {})
@@ -241,11 +277,14 @@ def kills(folder: Path, count: int) -> dict[str, Any]:
         print(row, flush=True)
         rows.append(row)
         if target.processes > 1:  # the numbers of one process again
-            succeed(again(Target(target.stage, 1, 0)), folder)
-    status = succeed(["dvc", "status"], folder)
+            succeed(Target(target.stage, 1, 0).command, folder)
+    succeed(["dvc", "repro"], folder)
     succeed([sys.executable, "-m", "diffusion_ladder.verify"], folder)
-    facts = {"kills": sum(row["kills"] for row in rows), "different_files": len(changed(before, contents(folder)))}
-    return facts | {"up_to_date": "up to date" in status, "stages": rows}
+    return {
+        "kills": sum(row["kills"] for row in rows),
+        "different_files": len(changed(before, contents(folder))),
+        "stages": rows,
+    }
 
 
 # A full disk
@@ -279,7 +318,8 @@ def fill(folder: Path, room: int) -> None:
 
 def fills(folder: Path, room: int, name: str, key: str) -> dict[str, Any]:
     """Run a stage on a disk with so much room left; how it ended."""
-    before = contents(folder)
+    before, log = contents(folder), folder / f"reports/training/{key}.tsv"  # which a training writes anew and lets grow
+    rows = log.read_bytes() if log.is_file() else b""
     fill(folder, room)
     ran = run([sys.executable, f"stages/{name}.py", *([key] if key else [])], folder, TMPDIR=str(folder / "tmp"))
     last = ran.stderr.splitlines()[-1] if ran.stderr else ""
@@ -287,6 +327,8 @@ def fills(folder: Path, room: int, name: str, key: str) -> dict[str, Any]:
     label = f"{name}@{key}" if key else name
     row = {"stage": label, "room": room, "ended_with": ran.returncode, "traceback": "Traceback" in ran.stderr}
     row |= {"said": last, "one_line": last.startswith(f"{label}: ") and "No space left on device" in last}
+    if rows:
+        log.write_bytes(rows)
     return row | {"different_files": len(changed(before, contents(folder))), "leftovers": len(leftovers(folder))}
 
 
@@ -323,7 +365,7 @@ def read_only_cache(folder: Path) -> dict[str, Any]:
     status = run(["dvc", "repro"], folder)
     return {
         "nothing_to_do": idle.returncode == 0 and "up to date" in idle.stdout,
-        "said": words[-1] if words else "",
+        "said": words[-1].replace(f"{folder}/", "") if words else "",
         "ended_with": rebuilt.returncode,
         "well_again": status.returncode == 0,
     }
@@ -355,15 +397,17 @@ def read_only(folder: Path) -> Iterator[None]:
 
 def two_at_once(folder: Path) -> dict[str, Any]:
     """A second `dvc repro` while one is at work, and a second training of the same model beside DVC."""
-    target = Target("train@mnist_scratch", 1, 0)
+    target = Target("train@mnist_scratch", 1, 0, by_dvc=True)
     log = folder / "soak.log"
     with open(log, "wb") as file:
-        first = subprocess.Popen(again(target), cwd=folder, env=variables(), stdout=file, stderr=subprocess.STDOUT)
+        first = subprocess.Popen(target.command, cwd=folder, env=variables(), stdout=file, stderr=subprocess.STDOUT)
     while first.poll() is None and not last_step(folder, target.stage):
         time.sleep(0.01)
+    send_all(first, signal.SIGSTOP)  # so that it is at work until the others have ended
     beside = run([sys.executable, "stages/train.py", "mnist_scratch"], folder)
     second = run(["dvc", "repro", "train@circles"], folder)
-    words = [line for line in second.stderr.splitlines() if line.startswith("ERROR")]
+    send_all(first, signal.SIGCONT)
+    words = [line.replace(f"{folder}/", "") for line in second.stderr.splitlines() if line.startswith("ERROR")]
     return {
         "first_ended_with": first.wait(),
         "second_ended_with": second.returncode,

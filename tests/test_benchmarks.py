@@ -21,6 +21,8 @@ def test_the_page_is_what_the_results_say():
     import page
 
     assert (PROJECT / "benchmarks/README.md").read_text() == page.render(PROJECT / "benchmarks/results")
+    told = page.render(PROJECT / "benchmarks/results", "reliability.md.j2")
+    assert (PROJECT / page.RELIABILITY).read_text() == told
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -19,7 +19,6 @@ from conftest import PROJECT, run
 from tracing import parameters_in, untraced
 
 from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.graph.imports import WHOLE
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.section import load_yaml, look_up
 from diffusion_ladder.params.training import Training

@@ -1,5 +1,6 @@
 """What every stage shares: its parameters, device, threads, precision and run record."""
 
+import errno
 import hashlib
 import importlib.metadata
 import io
@@ -11,6 +12,7 @@ import resource
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +41,8 @@ COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions chang
 MAXRSS_UNITS = 1024 * 1024 if sys.platform == "darwin" else 1024  # in a MiB: macOS counts bytes, Linux kibibytes
 FORECAST_WEIGHT = 60.0  # seconds of finished stages that count as much as the forecast itself
 TESTED_SYSTEM = "Linux"
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # a disk is full or read-only
+BUILT = ("data/", "models/", "reports/")  # where stages write
 LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
 
 
@@ -173,6 +177,16 @@ class Stage:
         self.device, self.precision = compute.device, compute.precision
         self.circumstances |= {"threads": settings.threads, **compute.circumstances}
 
+    def refuse_missing(self) -> None:
+        """Say what to run where the work of another stage isn't there, as in a fresh clone: DVC doesn't look itself.
+
+        Raises:
+            UserError: a dependency that another stage writes is missing.
+        """
+        built = (path for path in self._dependencies if path.startswith(BUILT))
+        if missing := next((path for path in built if not os.path.exists(path)), None):
+            raise UserError(f"{missing} is missing: `dvc repro {self.label}`, without -s, builds it first")
+
     def note_work(self, what: str, count: int, seconds: float) -> None:
         """Take down for the run record how long it took to do something so many times; of nothing, nothing."""
         if count:
@@ -253,18 +267,29 @@ def run_stage(
         if not launch.is_main:
             sys.stdout = io.StringIO()
         stage = Stage(name, key, launch)
+        stage.refuse_missing()
         stage.prepare(configure)
         print(f"{stage.label}: {stage.describe()}{time_left(stage.label)}", flush=True)
         if (system := platform.system()) != TESTED_SYSTEM:
             print(f"{stage.label}: {system} is untested here, only {TESTED_SYSTEM} is; it may work", flush=True)
         main(stage)
-    except UserError as error:
+        if launch.is_main:
+            write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
+    except (UserError, OSError) as error:
         process = "" if launch.is_main else f" (process {launch.rank})"
-        sys.exit(f"{name}{'@' + key if key else ''}{process}: {error}")
+        sys.exit(f"{name}{'@' + key if key else ''}{process}: {in_words(error)}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    if launch.is_main:
-        write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
+
+
+def in_words(error: UserError | OSError) -> str:
+    """What a user can mend, in one line; any other error is raised again."""
+    if isinstance(error, UserError):
+        return str(error)
+    if error.errno not in UNWRITABLE:
+        raise error
+    place = error.filename or f"a file below {Path.cwd()} or {tempfile.gettempdir()}"
+    return f"{place} can't be written: {os.strerror(error.errno)}"
 
 
 def run_record(stage: Stage, seconds: float) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from typing import Any, cast
 import matplotlib
 import numpy
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patheffects import withStroke
-from matplotlib.textpath import TextPath
 from PIL import Image
 
 from diffusion_ladder.figures.palette import GRID, INK, RULE
@@ -119,8 +118,8 @@ def watermark(figure: Figure, text: str = "SYNTHETIC") -> None:
 
 def text_width(text: str) -> int:
     """Width of a text in pixels."""
-    outline = TextPath((0, 0), plain(text), TEXT_SIZE)
-    return math.ceil(outline.get_extents().width) if len(outline.vertices) else 0
+    font = FontProperties(family=FONT, size=TEXT_SIZE)
+    return math.ceil(RendererAgg(1, 1, 72).get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def rasterise(figure: Figure) -> Image.Image:

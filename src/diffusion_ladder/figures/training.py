@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.schedules import NoiseSchedule
+from diffusion_ladder.errors import UserError
 from diffusion_ladder.figures import canvas, encoding, mosaic, palette
 from diffusion_ladder.figures.exhibit import Exhibit, RungArtifacts
 from diffusion_ladder.figures.points import encode_sheet, frame_plane, show_points
@@ -31,8 +32,14 @@ SMOOTHING_SHARE = 10  # a smoothed value is the mean over a tenth of the rows
 
 
 def parse_log(text: str) -> dict[str, list[float]]:
-    """A training log, tab-separated values under a header, as column to values."""
-    header, *rows = [line.split("\t") for line in text.splitlines()]
+    """A training log, tab-separated values under a header, as column to values.
+
+    Raises:
+        UserError: it has no rows, as that of a training that stopped before the first one.
+    """
+    header, *rows = [line.split("\t") for line in text.splitlines()] or [[]]
+    if not rows:
+        raise UserError("the training's log has no rows: it has stopped before the first; `dvc repro` lets it go on")
     return {name: [float(row[index]) for row in rows] for index, name in enumerate(header)}
 
 

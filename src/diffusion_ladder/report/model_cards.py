@@ -4,10 +4,10 @@ A copy lies beside the weights, as the hub wants it: models/MODEL/README.md, whi
 hash, because it is written later than they are.
 """
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusion_ladder.artifacts import write_bytes
 from diffusion_ladder.report.content import Chapter, Report
 from diffusion_ladder.report.loading import brings_code, snippet_of
 from diffusion_ladder.report.metrics import Metric
@@ -75,7 +75,7 @@ def place_cards(root: Path = Path()) -> list[Path]:
     for card in sorted((root / CARDS).glob("*/README.md")):
         folder = root / WEIGHTS / card.parent.name
         if folder.is_dir():
-            shutil.copyfile(card, folder / card.name)
+            write_bytes(folder / card.name, card.read_bytes())
             placed.append(folder / card.name)
     return placed
 

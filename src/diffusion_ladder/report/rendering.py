@@ -15,7 +15,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SMALLEST_PLAIN = 1e-4  # smaller numbers are written with a power of ten
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # What Markdown, or a code host beyond it, would take for markup: formulas, tables and entities, too.
-ACTIVE = re.compile(r"[\\`*\[\]<>|$~]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
+ACTIVE = re.compile(r"[\\`*\[\]<>|$~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 ADDRESS = re.compile(r"https?://[^\s<>|`]+")
 INLINE = re.compile(
     r"\\(?P<literal>[!-/:-@\[-`{-~])|`(?P<code>[^`]+)`|\[(?P<label>(?:\\.|[^\]\\])+)\]\((?P<url>[^)\s]+)\)"

@@ -374,8 +374,8 @@ def rung_limitations(
     twins = [other.title for name, other in parameters.rungs.items() if other.dataset == model.dataset and name != key]
     if twins:
         notes.append(
-            f"It shares its data with {' and '.join(map(plain, twins))}. Where the two differ, one training of each can't tell"
-            " whether the code or the first weights made the difference."
+            f"It shares its data with {' and '.join(map(plain, twins))}. Where the two differ, one training of each"
+            " can't tell whether the code or the first weights made the difference."
         )
     if card.get("synthetic"):
         notes.append("Its data are synthetic: they hold no more than the program that drew them.")
@@ -399,11 +399,11 @@ def about_label(dataset: Portraits) -> str:
     values, column = len(dataset.preprocess.class_names), dataset.preprocess.label_column
     if column == FOLDER_COLUMN:
         return (
-            f"The label of {', '.join(map(plain, dataset.preprocess.class_names))} is the folder that a picture lay in. Pictures"
-            " in other folders are dropped, and counted in the data card."
+            f"The label of {', '.join(map(plain, dataset.preprocess.class_names))} is the folder that a picture lay in."
+            " Pictures in other folders are dropped, and counted in the data card."
         )
     return (
-        f"{plain(column[:1].upper() + column[1:])} is a column of the data: a label with {SMALL_NUMBERS.get(values, values)}"
-        " classes, as the data set codes it. Rows coded otherwise are dropped, and counted in the data card. Neither"
-        " the label nor what a network makes of it says anything about people."
+        f"{plain(column[:1].upper() + column[1:])} is a column of the data: a label with"
+        f" {SMALL_NUMBERS.get(values, values)} classes, as the data set codes it. Rows coded otherwise are dropped, and"
+        " counted in the data card. Neither the label nor what a network makes of it says anything about people."
     )

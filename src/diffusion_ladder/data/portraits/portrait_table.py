@@ -90,7 +90,7 @@ class FilterCounts:
         """The data card's part about the filter."""
         return {
             "label_column": settings.label_column,
-            "labels": {str(value): index for value, index in settings.labels.items()},
+            "labels": {written(value): index for value, index in settings.labels.items()},
             "rows_in": self.rows_in,
             "kept": self.kept,
             "dropped": self.dropped,
