@@ -55,6 +55,16 @@ class Task:
         """As that of its data set."""
         return IMAGES if self.images.ndim == 4 else Normalisation((0.0, 0.0), (1.0, 1.0), bytes=False)
 
+    @property
+    def classes(self) -> int:
+        """Those that condition the rung; 0 for none."""
+        return int(self.labels.max()) + 1 if self.model.conditional else 0
+
+    @property
+    def class_rows(self) -> int | None:
+        """Rows of its class embedding: one more is the null label."""
+        return self.classes + 1 if self.classes else None
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -80,38 +90,40 @@ def task_of(name: str, parameters: Parameters) -> Task:
 
 def our_rung(task: Task, device: torch.device) -> Rung:
     """The rung with fresh weights."""
-    conditional = task.model.conditional
     shape = tuple(task.images.shape[1:])
     return Rung(
         model=task.name,
         dataset=task.name,
-        network=build_network(task.model.network, shape, 3 if conditional else None, 0, task.name).to(device),
+        network=build_network(task.model.network, shape, task.class_rows, 0, task.name).to(device),
         settings=task.model.network,
         schedule=task.model.schedule,
         sample_shape=shape,
-        num_classes=2 if conditional else 0,
-        null_label=2 if conditional else None,
+        num_classes=task.classes,
+        null_label=task.classes or None,
         normalisation=task.normalisation,
     )
 
 
-def ours(task: Task, runtime: Runtime) -> Contender:
-    """This project's training, as its stage sets it up."""
+def our_training(task: Task, runtime: Runtime) -> loop.Task:
+    """What the training loop is given, as its stage sets it up."""
     chosen = compute.configure(runtime)
     rung = our_rung(task, chosen.device)
     if runtime.compile != "never":
         rung.network.compile(mode=runtime.compile)
     data, labels = (tensor.to(chosen.device) for tensor in (task.images, task.labels))
     scheduler = build_scheduler(task.model.schedulers.training, task.model.schedule)
-    given = loop.Task(rung, scheduler, data, labels, task.model.training, 0, chosen.precision)
-    return Contender(loop.train(given), lambda: compute.configure(runtime))
+    return loop.Task(rung, scheduler, data, labels, task.model.training, 0, chosen.precision)
+
+
+def ours(task: Task, runtime: Runtime) -> Contender:
+    """This project's training."""
+    return Contender(loop.train(our_training(task, runtime)), lambda: compute.configure(runtime))
 
 
 def plain_unet(task: Task, device: torch.device) -> plain_diffusers.UNet2DModel:
     """The rung's network as a UNet2DModel, whichever of the two U-Nets the rung itself uses."""
     settings = DiffusersUNetNetwork(**task.model.network.model_dump() | {"name": "diffusers_unet"})
-    classes = 3 if task.model.conditional else None
-    ours = network_module(settings).build(settings, tuple(task.images.shape[1:]), classes).unet
+    ours = network_module(settings).build(settings, tuple(task.images.shape[1:]), task.class_rows).unet
     return plain_diffusers.UNet2DModel.from_config(ours.config).to(device)  # without our shorter forwards
 
 
