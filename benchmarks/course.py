@@ -9,7 +9,7 @@ the course's introduction to diffusers.
 from typing import Any
 
 import torch
-from peer import Peer
+from peer import Mode, Peer
 from plain_diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
@@ -45,12 +45,13 @@ class LabelledUNet(nn.Module):
         return self.unet(torch.cat([noisy, told], dim=1), timesteps).sample
 
 
-def build(settings: dict[str, Any], bf16: bool) -> Peer:
-    """The recipe with fresh weights, under autocast where that is faster."""
-    network, scheduler = LabelledUNet(), DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+def build(settings: dict[str, Any], mode: Mode) -> Peer:
+    """The recipe with fresh weights, in the faster mode."""
+    network = mode.laid_out(LabelledUNet())
+    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
 
     def predict(noisy: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mode.bf16):
             return network(noisy, timesteps, labels).float()
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:

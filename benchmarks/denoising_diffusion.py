@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peer import Peer
+from peer import Mode, Peer
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import IMAGES, unnormalise
@@ -30,11 +30,11 @@ SETTINGS = [
 BATCH_SIZE = 64
 
 
-def load_package() -> Any:
-    """The package, from where `make bench-peers` puts it, or from the environment.
+def load_package() -> tuple[Any, Any]:
+    """The package and that of its average, from where `make bench-peers` puts them, or from the environment.
 
     Raises:
-        UserError: it isn't there.
+        UserError: one isn't there.
     """
     if str(PACKAGES) not in sys.path:
         sys.path.append(str(PACKAGES))  # after the project's own packages
@@ -50,20 +50,20 @@ def load_package() -> Any:
     return denoising_diffusion_pytorch, ema_pytorch
 
 
-def build(settings: dict[str, Any], bf16: bool) -> Peer:
-    """The recipe with fresh weights, under autocast where that is faster."""
+def build(settings: dict[str, Any], mode: Mode) -> Peer:
+    """The recipe with fresh weights, in the faster mode."""
     package, averaging = load_package()
-    unet = package.Unet(dim=settings["channels"], dim_mults=(1, 2, 4), channels=1)
+    unet = mode.laid_out(package.Unet(dim=settings["channels"], dim_mults=(1, 2, 4), channels=1))
     diffusion = package.GaussianDiffusion(unet, image_size=28, timesteps=1000, sampling_timesteps=EVALUATIONS)
     average = averaging.EMA(diffusion, beta=0.995, update_every=10)
 
     def loss_by(model: Any, images: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mode.bf16):
             return model((images + 1) / 2)
 
     def draw(count: int, evaluations: int) -> Tensor:
         average.ema_model.sampling_timesteps = evaluations
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mode.bf16):
             return unnormalise(2 * average.ema_model.sample(batch_size=count).float() - 1, IMAGES)
 
     parameters = list(diffusion.parameters())

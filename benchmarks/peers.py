@@ -22,7 +22,7 @@ import machine
 import page
 import torch
 from judges import SETTINGS, Panel, panel_of
-from peer import Digits, begin, trials
+from peer import Digits, Mode, begin, fastest, trials
 from torch import Tensor
 from training import RESULTS, Task, defaults, our_training
 
@@ -120,15 +120,39 @@ def our_run(match: Match, budget: float, labelled: bool) -> Run:
     }
 
 
-def peer_runs(match: Match, recipe: ModuleType, budgets: dict[float, float], tried: list[Run]) -> Iterator[Run]:
-    """Train a peer with the best setting, and draw and judge when each budget is over.
+@dataclass(frozen=True)
+class Prepared:
+    """A peer's recipe, how it is fastest, and what its settings led to."""
+
+    recipe: ModuleType
+    mode: Mode
+    milliseconds: dict[str, float]
+    tried: list[Run]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The best."""
+        return min(self.tried, key=lambda trial: trial["held_out_loss"])["settings"]
+
+    def facts(self) -> Run:
+        """How the peer was prepared, for the results."""
+        found = {"mode": str(self.mode), "settings": self.settings}
+        return found | {"milliseconds": self.milliseconds, "trials": self.tried}
+
+
+def prepared(name: str, digits: Digits, seconds: float) -> Prepared:
+    """Find the peer's fastest mode and best setting."""
+    mode, milliseconds = fastest(RECIPES[name], digits)
+    return Prepared(RECIPES[name], mode, milliseconds, trials(RECIPES[name], mode, digits, seconds))
+
+
+def peer_runs(match: Match, peer: Prepared, budgets: dict[float, float]) -> Iterator[Run]:
+    """Train a peer, and draw and judge when each budget is over.
 
     Args:
         budgets: with the seconds that ours really took, if they are more.
-        tried: its settings.
     """
-    best = min(tried, key=lambda trial: trial["held_out_loss"])
-    training = begin(recipe, best["settings"], best["bf16"], match.digits)
+    recipe, training = peer.recipe, begin(peer.recipe, peer.settings, peer.mode, match.digits)
     evaluations = match.peer_evaluations or recipe.EVALUATIONS
     for budget, seconds in budgets.items():
         training.until(max(budget, seconds))
@@ -149,15 +173,15 @@ def peer_runs(match: Match, recipe: ModuleType, budgets: dict[float, float], tri
         }
 
 
-def runs(match: Match, budgets: list[float], peers: dict[str, list[Run]]) -> Iterator[Run]:
+def runs(match: Match, budgets: list[float], peers: list[Prepared], peer_budgets: list[float]) -> Iterator[Run]:
     """All trainings, one after the other."""
     ours = [our_run(match, budget, labelled=True) for budget in budgets]
     yield from ours
     yield our_run(match, budgets[0], labelled=False)
     taken = {run["budget"]: run["seconds"] for run in ours}
     defaults(match.parameters.runtime.threads)
-    for name, tried in peers.items():
-        yield from peer_runs(match, RECIPES[name], taken, tried)
+    for peer in peers:
+        yield from peer_runs(match, peer, {budget: taken.get(budget, budget) for budget in peer_budgets})
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -172,7 +196,8 @@ def measure(arguments: argparse.Namespace) -> None:
     panel = panel_of(judge, tensors, arguments.samples, arguments.judge_steps)
     match = Match(parameters, tensors, panel, arguments.peer_evaluations)
     facts = machine.facts(torch.device("cpu"))
-    peers = {name: trials(RECIPES[name], match.digits, arguments.trial_seconds) for name in arguments.peers}
+    peers = [prepared(name, match.digits, arguments.trial_seconds) for name in arguments.peers]
+    budgets = sorted(arguments.seconds)
     result: Run = {
         "machine": facts,
         "samples": match.count,
@@ -180,10 +205,10 @@ def measure(arguments: argparse.Namespace) -> None:
         "judge_images": len(tensors["test"]) - match.count,
         "accuracies": panel.accuracies,
         "floor": panel.floor(tensors["train"]),
-        "trials": {RECIPES[name].NAME: tried for name, tried in peers.items()},
+        "peers": {peer.recipe.NAME: peer.facts() for peer in peers},
         "runs": [],
     }
-    for run in runs(match, sorted(arguments.seconds), peers):
+    for run in runs(match, budgets, peers, sorted(arguments.peer_seconds or budgets)):
         result["runs"].append(run)
         distances = ", ".join(f"{name} {value:.1f}" for name, value in run["distances"].items())
         print(f"{run['recipe']}, {run['seconds']:.0f} s: {run['steps']} steps; {distances}", flush=True)
@@ -195,7 +220,8 @@ def main() -> None:
     """Parse the command line; a mistake is one line and exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, nargs="+", default=[60, 120, 240], help="budgets of training")
-    parser.add_argument("--samples", type=int, default=500, help="drawn of each, a multiple of ten")
+    parser.add_argument("--peer-seconds", type=float, nargs="+", help="those after which the peers are judged; all")
+    parser.add_argument("--samples", type=int, default=300, help="drawn of each, a multiple of ten")
     parser.add_argument("--peers", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--trial-seconds", type=float, default=30, help="training of each of a peer's settings")
     parser.add_argument("--peer-evaluations", type=int, help="of their networks for a sample; their own by default")
