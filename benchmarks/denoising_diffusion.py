@@ -1,8 +1,8 @@
 """A peer of peers.py: digits by the package denoising-diffusion-pytorch, as its README has it.
 
-Its Unet with GaussianDiffusion (v-prediction, sigmoid schedule), Adam with its Trainer's betas and clipping, its average
-of the weights, and DDIM in 250 steps. The README's batch of 64 comes in one piece in place of two; images of 28 pixels
-can be halved twice, so there are three levels; no digit is mirrored. It knows no classes.
+Its Unet with GaussianDiffusion (v-prediction, sigmoid schedule), Adam with its Trainer's betas and clipping, its
+average of the weights, and DDIM in 250 steps. The README's batch of 64 comes in one piece in place of two; images of 28
+pixels can be halved twice, so there are three levels; no digit is mirrored. It knows no classes.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Judges of digits: the project's classifier, a second one that owes it nothing, and features without labels.
 
-All hold N samples against the same N held-out digits. The other held-out digits train the second classifier: no model and
-not the first judge have seen them, and it is built otherwise. The floor is training digits in the samples' place.
+All hold N samples against the same N held-out digits. The other held-out digits train the second classifier: no model
+and not the first judge have seen them, and it is built otherwise. The floor is training digits in the samples' place.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ Features = Callable[[Tensor], Tensor]  # (N, 1, 28, 28) uint8 to (N, D) float64
 
 
 class SecondClassifier(nn.Module):
-    """Convolutions of 5 x 5 and maxima, with group norm and GELU; the project's has strides, batch norm and rectifiers."""
+    """Convolutions of 5 x 5, maxima, group norm and GELU; the project's has strides, batch norm and rectifiers."""
 
     def __init__(self, channels: list[int]) -> None:
         super().__init__()

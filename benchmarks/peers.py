@@ -2,9 +2,9 @@
 
 Ours is the rung `mnist_scratch`, with as many steps as the budget has room for, so that its learning rate ends when the
 time is up; once more without labels, since one of the peers knows none. The peers' learning rates are constant: each is
-trained once for the longest budget, and sampled when a shorter one is over. Their settings and precision are the best of
-those tried, by their own loss on held-out images. Sampling is not in the budget. Results go to benchmarks/results/ under
-the machine's name, after every training.
+trained once for the longest budget, and sampled when a shorter one is over. Their settings are the best of those tried,
+by their own loss on held-out images, in the fastest precision and memory format. Sampling is not in the budget. Results
+go to benchmarks/results/ under the machine's name, after every training.
 """
 
 import argparse
