@@ -105,9 +105,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=20, help="of training")
     parser.add_argument("--preset", default="full", help="an overlay on params.yaml")
-    parser.add_argument(
-        "--scratch", type=Path, help="where there is room for four times the images; a temporary folder"
-    )
+    parser.add_argument("--scratch", type=Path, help="with room for four times the images; a temporary folder")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:

@@ -9,7 +9,8 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,11 @@ from diffusion_ladder.training import loop
 RESULTS = Path("benchmarks/results")
 FACTORS = (1, 4, 16)
 QUERIES = 256  # of the nearest neighbours
-STEPS = 4  # of training, after one that warms up
+STEPS = 4  # of training
 DRAWN_SIDE = 8  # portraits drawn at each side
 EVALUATIONS = 4  # of the network for a portrait
 STRAIGHT_WITHIN = 0.15  # the exponents of both halves differ by no more on a straight line
+Work = Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -68,37 +70,37 @@ def random_digits(count: int, purpose: str) -> torch.Tensor:
     return torch.randint(256, (count, 1, 28, 28), generator=generator(0, "growth", purpose), dtype=torch.uint8)
 
 
-def run_fetch(given: Setting) -> int:
+def fetching(given: Setting) -> Work:
     """What fetch does with parquet files."""
     source = ParquetSource(path=str(given.folder / "offered"))
-    return fetch("parquet", source, 0, given.folder / "raw")["rows"]
+    return lambda: fetch("parquet", source, 0, given.folder / "raw")["rows"]
 
 
-def run_nearest(given: Setting) -> int:
+def searching(given: Setting) -> Work:
     """The nearest training images of some others, as the evaluation looks for copies."""
-    nearest(random_digits(QUERIES, "queries"), random_digits(given.size, "references"))
-    return given.size
+    queries, references = random_digits(QUERIES, "queries"), random_digits(given.size, "references")
+    return lambda: len(nearest(queries, references).index)
 
 
-def run_step(given: Setting) -> int:
-    """Training steps of the portraits' network."""
+def training(given: Setting) -> Work:
+    """Training steps of the portraits' network, after one that warms up."""
     task = given.rung("faces", math.isqrt(given.size))
     steps = loop.train(our_training(task, task.runtime))
-    for _ in range(STEPS):
-        next(steps)
-    return STEPS
+    next(steps)
+    return lambda: len([next(steps) for _ in range(STEPS)])
 
 
-def draw(task: Task, count: int, steps: int) -> int:
-    """Samples of a rung with fresh weights."""
+def sampling(task: Task, count: int, steps: int) -> Work:
+    """Samples of a rung with fresh weights, after some in one step that warm up."""
     chosen = compute.configure(task.runtime)
     rung, settings = our_rung(task, chosen.device), task.model.sampling
-    kept = settings.model_copy(update={"trajectory_count": 2})
+    kept = settings.model_copy(update={"trajectory_count": 0})
     drawing = Drawing(rung, settings.sampler, kept, steps, count, 0, precision=chosen.precision)
-    return len(draw_samples(drawing).samples)
+    draw_samples(replace(drawing, steps=1, count=rung.num_classes))
+    return lambda: len(draw_samples(drawing).samples)
 
 
-def run_evaluation(given: Setting) -> int:
+def evaluating(given: Setting) -> Work:
     """All that is measured of digits."""
     model, settings = given.parameters.rungs["mnist_scratch"], given.parameters.classifiers["mnist"]
     evaluation = model.evaluation.model_copy(update={"sample_count": given.size, "smaller_counts": []})
@@ -110,8 +112,8 @@ def run_evaluation(given: Setting) -> int:
     classifier = new_classifier((1, 28, 28), settings, 10, generator(0, "growth", "classifier")).eval()
     names = [str(digit) for digit in range(10)]
     purpose = lambda *words: generator(0, "growth", *words)  # noqa: E731
-    evaluate_images(Trial(samples, data, IMAGES, classifier, settings, names, evaluation, purpose))
-    return given.size
+    trial = Trial(samples, data, IMAGES, classifier, settings, names, evaluation, purpose)
+    return lambda: len(evaluate_images(trial).numbers)
 
 
 @dataclass(frozen=True)
@@ -120,20 +122,20 @@ class Growth:
 
     of: str
     base: int
-    run: Callable[[Setting], int]
+    prepare: Callable[[Setting], Work]
 
 
 TASKS = {
-    "fetch": Growth("rows", 500, run_fetch),
-    "filter_gender": Growth("rows", 500, lambda given: streaming.run_filter(given.folder)),
-    "preprocess": Growth("rows", 500, lambda given: streaming.run_preprocess(given.folder)),
-    "nearest neighbours": Growth("rows", 4000, run_nearest),
-    "training step": Growth("pixels", 16 * 16, run_step),
+    "fetch": Growth("rows", 500, fetching),
+    "filter_gender": Growth("rows", 500, lambda given: partial(streaming.run_filter, given.folder)),
+    "preprocess": Growth("rows", 500, lambda given: partial(streaming.run_preprocess, given.folder)),
+    "nearest neighbours": Growth("rows", 4000, searching),
+    "training step": Growth("pixels", 16 * 16, training),
     "sampling portraits": Growth(
-        "pixels", 16 * 16, lambda given: draw(given.rung("faces", math.isqrt(given.size)), DRAWN_SIDE, EVALUATIONS)
+        "pixels", 16 * 16, lambda given: sampling(given.rung("faces", math.isqrt(given.size)), DRAWN_SIDE, EVALUATIONS)
     ),
-    "sampling digits": Growth("samples", 100, lambda given: draw(given.rung("mnist_scratch"), given.size, 10)),
-    "evaluation": Growth("samples", 125, run_evaluation),
+    "sampling digits": Growth("samples", 100, lambda given: sampling(given.rung("mnist_scratch"), given.size, 10)),
+    "evaluation": Growth("samples", 125, evaluating),
 }
 
 
@@ -195,7 +197,7 @@ def main() -> None:
         task, size, folder, preset = options.measure
         given = Setting(int(size), Path(folder), parameters_of(preset))
         torch.set_num_threads(given.parameters.runtime.threads)
-        print(json.dumps(measure(lambda: TASKS[task].run(given))))
+        print(json.dumps(measure(lambda: TASKS[task].prepare(given))))
         return
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         found = growths(options.tasks, options.shrink, options.repeats, options.preset, Path(scratch))

@@ -15,9 +15,14 @@ def peak_mib() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def measure(work: Callable[[], int]) -> dict[str, float]:
-    """Do some work, which tells how many rows it did, in this process: what it took."""
-    before, processor, start = peak_mib(), time.process_time(), time.perf_counter()
+def measure(prepare: Callable[[], Callable[[], int]]) -> dict[str, float]:
+    """Do some work, which tells how many rows it did, in this process: what it took.
+
+    Args:
+        prepare: gives the work; its memory counts, its time doesn't.
+    """
+    before, work = peak_mib(), prepare()
+    processor, start = time.process_time(), time.perf_counter()
     rows = work()
     return {
         "rows": rows,

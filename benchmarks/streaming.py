@@ -7,6 +7,7 @@ benchmarks/results/streaming.json.
 """
 
 import argparse
+import functools
 import io
 import json
 import shutil
@@ -137,7 +138,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         task, folder = options.measure
-        print(json.dumps(measure(lambda: TASKS[task](Path(folder)))))
+        print(json.dumps(measure(lambda: functools.partial(TASKS[task], Path(folder)))))
         return
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         results = [measurements(rows, Path(scratch)) for rows in options.rows]
