@@ -9,6 +9,7 @@ name.
 
 import argparse
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,8 @@ def peer_batch(task: Task, unet: UNet2DModel, labels: Tensor, steps: int, bf16: 
     """The plain loop: x after each of the first `steps` of all steps, (B, C, H, W) folded."""
     schedule = task.rung.schedule
     options = {"prediction_type": schedule.prediction_type, "clip_sample": task.model.sampling.clip_sample}
+    if schedule.rescale_betas_zero_snr:
+        options["rescale_betas_zero_snr"] = True
     scheduler = DDPMScheduler(schedule.T, schedule.beta_start, schedule.beta_end, schedule.name, **options)
     size = unet.config.sample_size
     x = torch.randn(len(labels), unet.config.in_channels, *([size] * 2 if isinstance(size, int) else size))
@@ -78,9 +81,8 @@ def peer_batch(task: Task, unet: UNet2DModel, labels: Tensor, steps: int, bf16: 
 def last(steps: Iterator[Tensor]) -> tuple[Tensor, float]:
     """The last state, and the seconds to it."""
     start = time.perf_counter()
-    for x in steps:
-        pass
-    return x, time.perf_counter() - start
+    states = deque(steps, maxlen=1)
+    return states[0], time.perf_counter() - start
 
 
 def peer(task: Task, distance: Distance) -> dict[str, Any]:
@@ -151,10 +153,7 @@ def compare(task: Task, project: Path, parameters: Parameters) -> dict[str, Any]
     sets = subsets(tensors["train"], task.judged, FLOORS, generator(0, "floor"))
     floor, deviation = mean_and_deviation([distance(images) for images in sets])
     chosen = compute.configure(parameters.runtime)
-    own = task.model.sampling
-    draw_samples(
-        Drawing(task.rung, own.sampler, own, 2, task.rung.num_classes, 0, precision=chosen.precision)
-    )  # warm-up
+    ours(task, *samplers(task)[-1], chosen.precision, distance)  # warms up
     rows = [ours(task, sampler, steps, chosen.precision, distance) for sampler, steps in samplers(task)]
     defaults(parameters.runtime.threads)
     theirs = peer(task, distance)
@@ -185,10 +184,8 @@ def main() -> None:
     for name in options.rungs:
         counts = options.wanted or WANTED[name], options.judged or JUDGED[name]
         found[name] = compare(task_of(name, *counts, options.project, parameters), options.project, parameters)
-        fewest = max((row["fewer"] for row in found[name]["ours"] if row["good"]), default=0)
-        print(
-            f"{name}: {fewest:.0f} times fewer seconds than the peer's {found[name]['peer']['seconds']:.0f}", flush=True
-        )
+        fewer, peers = [row["fewer"] for row in found[name]["ours"] if row["good"]], found[name]["peer"]["seconds"]
+        print(f"{name}: {max(fewer, default=0):.0f} times fewer seconds than the peer's {peers:.0f}", flush=True)
     facts = machine.facts(torch.device("cpu"))
     write_json(options.results / f"sampling-{machine.file_name(facts)}.json", {"machine": facts, "rungs": found})
     page.write(options.results)

@@ -214,8 +214,27 @@ def test_the_plain_loop_draws_what_our_loop_draws_with_all_steps(digits, paramet
     peers, own = (drawn.float() for drawn in images)
     assert peers.shape == own.shape == (60, 1, 28, 28)
     # A fresh network predicts zero, so both only scale noise: the same distribution from other noise.
-    assert peers.mean() == pytest.approx(own.mean(), abs=2)
+    assert peers.mean() == pytest.approx(own.mean(), abs=6)
     assert peers.std() == pytest.approx(own.std(), rel=0.05)
+
+
+def test_what_the_plain_loop_ends_with_is_unfolded(digits, parameters, trained, monkeypatch):
+    import sampling
+
+    from diffusion_ladder.artifacts import read_tensors
+    from diffusion_ladder.data.normalise import normalise
+    from diffusion_ladder.networks.embeddings import fold
+    from diffusion_ladder.rungs import load_rung
+
+    folder = digits / "mnist_diffusers"
+    task = sampling.Task(load_rung(folder), folder, trained, wanted=20, judged=20)
+    images = read_tensors(digits / "data/processed/mnist.safetensors")["test"][:20]
+    settings = trained.network
+    folded = fold(normalise(images, task.rung.normalisation), settings.patch_size, settings.folding == "haar")
+    monkeypatch.setattr(sampling, "peer_batch", lambda *arguments: iter([torch.zeros(1), folded]))
+    seen = []
+    sampling.peer(task, lambda drawn: seen.append(drawn) or 0.0)
+    assert torch.equal(seen[0], images)
 
 
 def test_seconds_to_samples_are_compared_where_they_are_no_worse(digits, parameters, trained):
@@ -233,14 +252,14 @@ def test_seconds_to_samples_are_compared_where_they_are_no_worse(digits, paramet
     assert [row["own"] for row in found["ours"]].count(True) == 1
 
 
-@pytest.mark.parametrize(("power", "straight"), [(1, True), (2, True), (0.5, True)])
-def test_an_exponent_is_that_of_the_power_law(power, straight):
+@pytest.mark.parametrize("power", [1, 2, 0.5])
+def test_an_exponent_is_that_of_the_power_law(power):
     import growth
 
     found = growth.growth_of([10, 40, 160], [3 * size**power for size in (10, 40, 160)])
     assert found["exponent"] == pytest.approx(power)
     assert found["between"] == pytest.approx([power, power])
-    assert found["straight"] is straight
+    assert found["straight"]
 
 
 def test_a_bent_line_is_said_to_be_one():
@@ -308,3 +327,54 @@ def test_the_stages_go_through_in_a_scratch_copy(tmp_path):
     assert [stage["stage"] for stage in found["stages"]] == full_size.STAGES
     assert all(stage["seconds"] > 0 and stage["peak_memory_mib"] > 50 for stage in found["stages"])
     assert found["stages"][-1]["work"]["example trained on"]["count"] == found["batch_size"]
+
+
+def run_of(recipe, ours, budget, distance):
+    distances = {"own": distance, "second": 10 - distance, "random": distance}
+    return {"recipe": recipe, "ours": ours, "budget": budget, "seconds": budget, "steps": 9, "images": 18,
+            "sampler": "ddpm", "evaluations": 50, "sampling_seconds": 3.0, "distances": distances}  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Results of every kind that the committed page might lack."""
+    import machine
+
+    facts = machine.facts(torch.device("cpu"))
+    runs = [run_of("ours", True, 60, 3.0), run_of("peer", False, 60, 9.0), run_of("peer", False, 240, 4.0)]
+    settings = {"settings": {"learning_rate": 0.001}, "mode": "bf16", "milliseconds": {"bf16": 7.0}, "trials": []}
+    floor = dict.fromkeys(("own", "second", "random"), {"mean": 1.25, "deviation": 0.25})
+    judged = {"accuracies": {"own": 0.98, "second": 0.96}, "floor": floor, "judge_images": 700}
+    peers = {"samples": 300, "training_images": 4000, "peers": {"peer": settings}, "runs": runs, **judged}
+    row = {"name": "ours, ddpm", "own": True, "evaluations": 50, "seconds": 2.0, "distance": 3.0, "good": True}
+    plain = {"name": "plain", "evaluations": 1000, "seconds": 200.0, "distance": 3.5}
+    rung = {"wanted": 64, "judged": 256, "floor": 1.0, "floor_deviation": 0.5, "peer": plain}
+    sampled = {"rungs": {"faces": rung | {"ours": [row | {"fewer": 100.0}]}}}
+    sizes = [{"size": 10 * factor, "seconds": factor, "mib": factor} for factor in (1, 4, 16)]
+    curves = {"seconds": {"exponent": 1.0, "between": [1.0, 1.0], "straight": True},
+              "mib": {"exponent": 0.5, "between": [0.2, 0.8], "straight": False}}  # fmt: skip
+    grown = {"repeats": 2, "tasks": {"fetch": {"of": "rows", "rows": sizes, **curves}}}
+    stage = {"stage": "train@faces", "seconds": 99.0, "peak_memory_mib": 2048.4}
+    work = {"work": {"example trained on": {"count": 1280, "seconds": 80.0}}}
+    full = {"preset": "full", "rows": 10_000, "image_size": [421, 632], "bytes": 4e8, "parameters": 9, "steps": 20,
+            "batch_size": 64, "kept": 8000, "stages": [stage | work]}  # fmt: skip
+    written = {"peers-x": peers, "sampling-x": sampled, "growth": grown, "full_size-x": full}
+    for name, result in written.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"machine": facts, **result}))
+    return tmp_path
+
+
+def test_the_page_tells_every_kind_of_result(results):
+    import page
+
+    written = page.render(results)
+    assert (
+        "By the project's own judge, ours after 60 s is ahead of the best peer after 240 s: 3.00 against 4.00"
+        in written
+    )
+    assert "By the second judge, ours after 60 s is behind the best peer after 240 s: 7.00 against 6.00" in written
+    assert "| ours, ddpm (the rung's own) | 50 | 2.00 | 100.0 | 3.00 | yes |" in written
+    assert "| fetch | 10 rows | 1, 4, 16 | 1.00 | yes | 1, 4, 16 | 0.50 | no: 0.20, then 0.80 |" in written
+    assert "| `train@faces` | 99.0 | 2,048 | 4.00 |" in written
+    for table in (lines for lines in written.split("\n\n") if lines.startswith("|")):
+        assert len({line.replace("\\|", "").count("|") for line in table.strip().splitlines()}) == 1, table
