@@ -371,6 +371,7 @@ def test_the_page_tells_every_kind_of_result(results):
     compared = "ours after 60 s is {} the best peer after 240 s: {} (peer)"
     assert "By the project's own judge, " + compared.format("ahead of", "3.00 against 4.00") in written
     assert "By the second judge, " + compared.format("behind", "7.00 against 6.00") in written
+    assert "1.25 ± 0.25 |\n| ours | 60 | 60.0 | 9 | 18 | ddpm, 50 | 3 | 3.00 | 7.00 | 3.00 |\n" in written
     assert "| ours, ddpm (the rung's own) | 50 | 2.00 | 100.0 | 3.00 | yes |" in written
     assert "| fetch | 10 rows | 1, 4, 16 | 1.00 | yes | 1, 4, 16 | 0.50 | no: 0.20, then 0.80 |" in written
     assert "| `train@faces` | 99.0 | 2,048 | 4.00 |" in written
