@@ -10,7 +10,7 @@ REPORT := $(CURDIR)/reports/index.html
 PYTEST := OMP_NUM_THREADS=1 python -m pytest
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke sample study experiments verify verify-quality serve exercise solution known-failures clean
+.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench bench-peers smoke sample study experiments verify verify-quality serve exercise solution known-failures clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	python -m diffusion_ladder.forecast
@@ -47,7 +47,14 @@ bench: venv  ## the benchmarks, each beside its peer; writes benchmarks/results/
 	python benchmarks/profiles.py
 	python benchmarks/digits.py
 	python benchmarks/streaming.py
+	python benchmarks/growth.py
+	python benchmarks/full_size.py
+	python benchmarks/sampling.py
 	python benchmarks/page.py
+
+bench-peers: venv  ## digits trained for equal seconds by peers' recipes: about an hour
+	python -m pip install --quiet --no-deps --upgrade --target benchmarks/.packages --requirement benchmarks/requirements.txt
+	python benchmarks/peers.py
 
 graph: venv  ## write into dvc.yaml which code each stage depends on, and which rungs there are
 	python -m diffusion_ladder.graph

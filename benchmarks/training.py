@@ -18,6 +18,7 @@ import machine
 import page
 import plain_diffusers
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_ladder import device as compute
@@ -32,22 +33,27 @@ from diffusion_ladder.params.runtime import Runtime
 from diffusion_ladder.params.whole import Parameters, load_parameters, validate
 from diffusion_ladder.presets import merged_parameters
 from diffusion_ladder.rehearsal import Rehearsal
-from diffusion_ladder.rungs import network_module, parameter_count
+from diffusion_ladder.rungs import Rung, network_module, parameter_count
+from diffusion_ladder.training import loop
 
+IMAGES_DRAWN = 1024  # their contents don't matter to the speed
 RESULTS = Path("benchmarks/results")
 
 
 @dataclass(frozen=True)
 class Task:
-    """A rung of params.yaml with images of its size, and where the work is done."""
+    """A rung of params.yaml with images of its size."""
 
-    rehearsal: Rehearsal
+    name: str
+    model: RungParameters
+    images: Tensor  # (N, C, H, W) uint8, or (N, 2) float32 points
+    labels: Tensor  # (N,) int64
     runtime: Runtime
 
     @property
-    def model(self) -> RungParameters:
-        """The rung's parameters."""
-        return self.rehearsal.model
+    def rehearsal(self) -> Rehearsal:
+        """The rung with these images."""
+        return Rehearsal(self.name, self.model, self.images, self.labels)
 
 
 @dataclass(frozen=True)
@@ -60,20 +66,29 @@ class Contender:
 
 def task_of(name: str, parameters: Parameters) -> Task:
     """The rung and random images, or points, of its data set's size."""
-    return Task(Rehearsal.of(parameters, name), parameters.runtime)
+    rehearsal = Rehearsal.of(parameters, name)
+    return Task(name, rehearsal.model, rehearsal.examples, rehearsal.labels, parameters.runtime)
+
+
+def our_rung(task: Task, device: torch.device) -> Rung:
+    """The rung with fresh weights."""
+    return task.rehearsal.rung(device)
+
+
+def our_training(task: Task, runtime: Runtime) -> loop.Task:
+    """What the training loop is given, as its stage sets it up."""
+    return task.rehearsal.task(compute.configure(runtime), runtime.compile)
 
 
 def ours(task: Task, runtime: Runtime) -> Contender:
-    """This project's training, as its stage sets it up."""
-    steps = task.rehearsal.steps(compute.configure(runtime), runtime.compile)
-    return Contender(steps, lambda: compute.configure(runtime))
+    """This project's training."""
+    return Contender(loop.train(our_training(task, runtime)), lambda: compute.configure(runtime))
 
 
 def plain_unet(task: Task, device: torch.device) -> plain_diffusers.UNet2DModel:
     """The rung's network as a UNet2DModel, whichever of the two U-Nets the rung itself uses."""
     settings = DiffusersUNetNetwork(**task.model.network.model_dump() | {"name": "diffusers_unet"})
-    classes = 3 if task.model.conditional else None
-    ours = network_module(settings).build(settings, tuple(task.rehearsal.examples.shape[1:]), classes).unet
+    ours = network_module(settings).build(settings, tuple(task.images.shape[1:]), task.rehearsal.class_rows).unet
     return plain_diffusers.UNet2DModel.from_config(ours.config).to(device)  # without our shorter forwards
 
 
@@ -81,11 +96,9 @@ def plain(task: Task, device: torch.device, bf16: bool) -> Contender:
     """diffusers' plain loop on the same network, under PyTorch's own defaults."""
     schedule, training = task.model.schedule, task.model.training
     scheduler = plain_diffusers.DDPMScheduler(schedule.T, schedule.beta_start, schedule.beta_end, schedule.name)
-    images = fold(normalise(task.rehearsal.examples, IMAGES), task.model.network.patch_size)
+    images = fold(normalise(task.images, IMAGES), task.model.network.patch_size)
     unet = plain_unet(task, device)
-    steps = plain_diffusers.train(
-        unet, scheduler, images, task.rehearsal.labels, training.batch_size, training.steps, bf16
-    )
+    steps = plain_diffusers.train(unet, scheduler, images, task.labels, training.batch_size, training.steps, bf16)
     return Contender(steps, lambda: defaults(task.runtime.threads))
 
 
@@ -162,7 +175,7 @@ def measure(task: Task, device: torch.device, rounds: int, steps: int) -> dict[s
     flops = flops_per_step(task, device)
     return {
         "batch_size": task.model.training.batch_size,
-        "parameters": parameter_count(task.rehearsal.rung(device).network),
+        "parameters": parameter_count(our_rung(task, device).network),
         "gflop_per_step": flops / 1e9,
         "contenders": [
             {"name": name, **summary(taken, seconds["ours"], task, flops)} for name, taken in seconds.items()

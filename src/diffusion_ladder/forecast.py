@@ -24,6 +24,7 @@ from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.whole import Parameters, load_parameters
 from diffusion_ladder.rehearsal import Rehearsal
 from diffusion_ladder.runtime import FORECAST, RUN_RECORDS, in_minutes
+from diffusion_ladder.training.loop import train
 
 START = 2.0  # seconds of a stage outside its record, by default: Python, torch, and DVC's own work
 WARM_UP, TIMED = 3, 8  # steps of the rehearsal
@@ -78,7 +79,7 @@ def label(definition: Definition, key: str) -> str:
 def seconds_per_example(parameters: Parameters, rung: str) -> float:
     """Measured on random examples; the first steps, in which memory is taken and kernels are chosen, don't count."""
     rehearsal = Rehearsal.of(parameters, rung)
-    steps = rehearsal.steps(configure(parameters.runtime))
+    steps = train(rehearsal.task(configure(parameters.runtime)))
     seconds = []
     for _ in range(WARM_UP + TIMED):
         start = time.perf_counter()

@@ -37,6 +37,7 @@ TRAINING = Training(
     learning_rate=0.01,
     warmup_steps=50,
     weight_decay=0.0,
+    seed=0,
     optimiser="adamw",
     adam_betas=[0.9, 0.99],
     gradient_clip=1.0,
