@@ -14,7 +14,7 @@ from peer import Mode, Peer
 from torch import Tensor
 
 from diffusion_ladder.data.normalise import IMAGES, unnormalise
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 PACKAGES = Path(__file__).parent / ".packages"

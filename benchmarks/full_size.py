@@ -22,9 +22,9 @@ import torch
 import yaml
 from streaming import DIFFERENT_IMAGES, GROUP_ROWS, SIZE, jpeg
 
-from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.portraits.dataset import COLUMNS
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.section import load_yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results")

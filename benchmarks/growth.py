@@ -24,12 +24,12 @@ from processes import measure, measured
 from training import Task, our_rung, our_training, task_of
 
 from diffusion_ladder import device as compute
-from diffusion_ladder.artifacts import write_bytes, write_json
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.portraits.dataset import fetch
 from diffusion_ladder.evaluation.classifier import new_classifier
 from diffusion_ladder.evaluation.images import Trial, evaluate_images
 from diffusion_ladder.evaluation.memorisation import nearest
+from diffusion_ladder.foundation.artifacts import write_bytes, write_json
 from diffusion_ladder.params.datasets import ParquetSource
 from diffusion_ladder.params.whole import Parameters, load_parameters, validate
 from diffusion_ladder.presets import merged_parameters

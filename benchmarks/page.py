@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from diffusion_ladder.artifacts import write_text
+from diffusion_ladder.foundation.artifacts import write_text
 
 FOLDER = Path(__file__).parent
 RELIABILITY = "docs/reliability.md"

@@ -26,8 +26,8 @@ from peer import Digits, Mode, begin, fastest, trials
 from torch import Tensor
 from training import RESULTS, Task, defaults, our_training
 
-from diffusion_ladder.artifacts import read_tensors, write_json
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_tensors, write_json
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.whole import Parameters, load_parameters, validate
 from diffusion_ladder.presets import merged_parameters

@@ -23,11 +23,11 @@ from torch import Tensor
 from training import RESULTS, defaults
 
 from diffusion_ladder import device as compute
-from diffusion_ladder.artifacts import read_tensors, write_json
 from diffusion_ladder.data.normalise import unnormalise
 from diffusion_ladder.evaluation.bounds import mean_and_deviation, subsets
 from diffusion_ladder.evaluation.classifier import judge, load_classifier
 from diffusion_ladder.evaluation.images import frechet_distance
+from diffusion_ladder.foundation.artifacts import read_tensors, write_json
 from diffusion_ladder.networks.embeddings import unfold
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.whole import Parameters, load_parameters, validate

@@ -27,11 +27,11 @@ from typing import Any
 
 import psutil
 
-from diffusion_ladder.artifacts import sha256_of_file, write_json
-from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.graph.reader import read_graph
-from diffusion_ladder.params.section import load_yaml
-from diffusion_ladder.runtime import LAUNCHER
+from diffusion_ladder.foundation.artifacts import sha256_of_file, write_json
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.runtime import LAUNCHER
+from diffusion_ladder.foundation.section import load_yaml
 
 RESULTS = Path("benchmarks/results")
 BUILT = ("data", "models", "reports")  # what stages write

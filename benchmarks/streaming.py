@@ -22,13 +22,13 @@ import pyarrow.parquet
 from PIL import Image
 from processes import measure, measured
 
-from diffusion_ladder.artifacts import write_json, write_tensors
 from diffusion_ladder.data.portraits.dataset import preprocess
 from diffusion_ladder.data.portraits.decoding import decode_image, to_pixels, to_square
 from diffusion_ladder.data.portraits.parallel import available_cores, map_in_order
 from diffusion_ladder.data.portraits.portrait_table import filter_portraits
+from diffusion_ladder.foundation.artifacts import write_json, write_tensors
+from diffusion_ladder.foundation.runtime import processor_name
 from diffusion_ladder.params.datasets import LabelFilter, PortraitsPreprocess
-from diffusion_ladder.runtime import processor_name
 
 RESULTS = Path("benchmarks/results/streaming.json")
 SIZE = (421, 632)

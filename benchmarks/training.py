@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_ladder import device as compute
-from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.normalise import IMAGES, normalise
+from diffusion_ladder.foundation.artifacts import write_json
 from diffusion_ladder.networks import fused_norms
 from diffusion_ladder.networks.embeddings import fold
 from diffusion_ladder.networks.norm_kernel import kernel

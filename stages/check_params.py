@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from diffusion_ladder.artifacts import write_text
 from diffusion_ladder.data.user_paths import collision
-from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.graph.reader import read_graph
+from diffusion_ladder.foundation.artifacts import write_text
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.params.consistency import check_consistency, paths_of_users
 from diffusion_ladder.params.whole import Parameters, validate
-from diffusion_ladder.runtime import Stage, run_stage
 
 
 def check_scored(parameters: Parameters, looped: list[str]) -> None:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from diffusion_ladder.artifacts import write_text
+from diffusion_ladder.foundation.artifacts import write_text
+from diffusion_ladder.foundation.runtime import Stage, run_stage
+from diffusion_ladder.foundation.section import rung_section, validated
 from diffusion_ladder.params.sampling import Sampling
-from diffusion_ladder.params.section import rung_section, validated
 from diffusion_ladder.play.models import Plan
 from diffusion_ladder.play.page import LARGE_BYTES, SMALL_BYTES, build_page, read_candidates, selected
-from diffusion_ladder.runtime import Stage, run_stage
 
 ELSEWHERE = "it runs in [data/play.html](../data/play.html), which `dvc repro` writes"
 

@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_metadata, read_tensors, write_tensors
 from diffusion_ladder.data.normalise import Normalisation, mean_square
 from diffusion_ladder.device import configure
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import read_metadata, read_tensors, write_tensors
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.networks.norm_kernel import kernel
 from diffusion_ladder.params.network import network_settings
 from diffusion_ladder.params.schedule import Schedule
@@ -18,7 +19,6 @@ from diffusion_ladder.params.training import Previews, Training
 from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler, parameter_count, save_rung
-from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.preview import draw_preview
 from diffusion_ladder.training.ema import ema_decay, half_life
 from diffusion_ladder.training.loop import Task, zero_loss

@@ -13,13 +13,13 @@ import yaml
 from conftest import PROJECT, run
 from PIL import Image
 
-from diffusion_ladder.artifacts import read_json, read_table
 from diffusion_ladder.data.digits.dataset import file_in, hash_content
 from diffusion_ladder.data.digits.mnist_family import layout_of
 from diffusion_ladder.evaluation.findings import TEXT_COLUMNS
+from diffusion_ladder.foundation.artifacts import read_json, read_table
+from diffusion_ladder.foundation.section import load_yaml, merge
 from diffusion_ladder.overlays import for_each_rung, laid_over
 from diffusion_ladder.params.consistency import check_consistency
-from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.whole import validate
 from diffusion_ladder.presets import load_preset
 

@@ -24,10 +24,10 @@ def parameters():
 @pytest.fixture
 def digits(tmp_path):
     """A few of the embedded digits, as the stages leave them, and a judge that has hardly learnt."""
-    from diffusion_ladder.artifacts import write_tensors
     from diffusion_ladder.data.digits.dataset import fetch_embedded, parse_embedded
     from diffusion_ladder.data.normalise import IMAGES
     from diffusion_ladder.evaluation.classifier import new_classifier, save_classifier, train
+    from diffusion_ladder.foundation.artifacts import write_tensors
     from diffusion_ladder.params.classifier import Classifier
     from diffusion_ladder.randomness import generator
 
@@ -107,7 +107,7 @@ def test_a_run_writes_results_and_page(tmp_path):
 def test_judges_tell_digits_from_noise_and_hold_equal_sets(digits):
     import judges
 
-    from diffusion_ladder.artifacts import read_tensors
+    from diffusion_ladder.foundation.artifacts import read_tensors
 
     tensors = read_tensors(digits / "data/processed/mnist.safetensors")
     panel = judges.panel_of(digits / "data/judges/mnist/classifier", tensors, 60, steps=60)
@@ -125,7 +125,7 @@ def test_a_recipe_is_trained_by_the_clock_and_begins_the_same_every_time(digits)
     import course
     import peer
 
-    from diffusion_ladder.artifacts import read_tensors
+    from diffusion_ladder.foundation.artifacts import read_tensors
 
     tensors = read_tensors(digits / "data/processed/mnist.safetensors")
     given = peer.Digits(*(tensors[name][:16] for name in ("train", "train_labels", "test", "test_labels")))
@@ -147,7 +147,7 @@ def test_a_recipe_is_trained_by_the_clock_and_begins_the_same_every_time(digits)
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
     import denoising_diffusion
 
-    from diffusion_ladder.errors import UserError
+    from diffusion_ladder.foundation.errors import UserError
 
     monkeypatch.setattr(denoising_diffusion, "PACKAGES", tmp_path)
     monkeypatch.setitem(sys.modules, "denoising_diffusion_pytorch", None)
@@ -159,7 +159,7 @@ def test_ours_is_trained_as_many_steps_as_the_budget_has_room_for(digits, parame
     import judges
     import peers
 
-    from diffusion_ladder.artifacts import read_tensors
+    from diffusion_ladder.foundation.artifacts import read_tensors
 
     tensors = read_tensors(digits / "data/processed/mnist.safetensors")
     panel = judges.panel_of(digits / "data/judges/mnist/classifier", tensors, 60, steps=1)
@@ -223,8 +223,8 @@ def test_the_plain_loop_draws_what_our_loop_draws_with_all_steps(digits, paramet
 def test_what_the_plain_loop_ends_with_is_unfolded(digits, parameters, trained, monkeypatch):
     import sampling
 
-    from diffusion_ladder.artifacts import read_tensors
     from diffusion_ladder.data.normalise import normalise
+    from diffusion_ladder.foundation.artifacts import read_tensors
     from diffusion_ladder.networks.embeddings import fold
     from diffusion_ladder.rungs import load_rung
 

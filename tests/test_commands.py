@@ -13,9 +13,9 @@ from test_pipelines import SAVED
 
 import diffusion_ladder
 from diffusion_ladder import command_line, interpolate, invert, sample
-from diffusion_ladder.artifacts import read_table, read_tensors
 from diffusion_ladder.device import Compute
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_table, read_tensors
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.rungs import load_rung, save_rung
 from diffusion_ladder.sampling.loop import Drawing, draw_samples

@@ -9,11 +9,11 @@ import pytest
 from conftest import PROJECT, run
 from dvc.repo.artifacts import check_name_format
 
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.graph.__main__ import written
 from diffusion_ladder.graph.imports import as_folders, files_named_in
-from diffusion_ladder.graph.reader import read_graph
-from diffusion_ladder.params.section import load_yaml
 
 MODULE = "src/diffusion_ladder/figures/extra.py"
 
@@ -115,7 +115,7 @@ def test_imports_for_types_and_those_inside_functions_are_none(copy):
 def test_a_folder_stands_for_its_files_where_a_stage_imports_all_of_them(copy, monkeypatch):
     monkeypatch.chdir(copy)
     files = {path.as_posix() for path in Path("src/diffusion_ladder/training").glob("*.py")}
-    other = "src/diffusion_ladder/errors.py"
+    other = "src/diffusion_ladder/foundation/errors.py"
     assert as_folders({*files, other}) == {"src/diffusion_ladder/training", other}
     some = {*sorted(files)[1:], other}
     assert as_folders(some) == some

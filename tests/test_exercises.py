@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import PROJECT, run
 
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.exercises.__main__ import main, solution_of, verdicts
 from diffusion_ladder.exercises.catalogue import EXERCISES, answer_in, fault_of
 from diffusion_ladder.exercises.faults import Fault
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.sampling.guidance import conditional, is_guided
 
 BY_NAME = {exercise.name: exercise for exercise in EXERCISES}

@@ -7,9 +7,10 @@ import subprocess
 import pytest
 from conftest import PROJECT
 
-from diffusion_ladder import forecast, runtime
-from diffusion_ladder.graph.reader import read_graph
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder import forecast
+from diffusion_ladder.foundation import runtime
+from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.section import load_yaml
 
 
 @pytest.fixture

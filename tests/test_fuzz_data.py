@@ -22,7 +22,7 @@ from diffusion_ladder.data.digits.idx import read_idx
 from diffusion_ladder.data.portraits.decoding import UndecodableImageError, decode_image
 from diffusion_ladder.data.portraits.local_portraits import adopt
 from diffusion_ladder.data.portraits.portrait_table import filter_portraits
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 
 fuzz = settings(

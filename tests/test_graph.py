@@ -18,15 +18,15 @@ import yaml
 from conftest import PROJECT, run
 from tracing import parameters_in, untraced
 
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.runtime import Stage
+from diffusion_ladder.foundation.section import load_yaml, look_up
 from diffusion_ladder.params.sampling import Sampling
-from diffusion_ladder.params.section import load_yaml, look_up
 from diffusion_ladder.params.training import Training
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report.metrics import CONFUSION, DESCRIPTIONS, FACTS, GAUSSIAN
 from diffusion_ladder.report.provenance import provenance_of
 from diffusion_ladder.report.stage_graph import read_stages
-from diffusion_ladder.runtime import Stage
 
 pytestmark = pytest.mark.slow
 

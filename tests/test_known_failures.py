@@ -8,7 +8,7 @@ import pytest
 from conftest import PROJECT, run
 from PIL import Image
 
-from diffusion_ladder.artifacts import read_json
+from diffusion_ladder.foundation.artifacts import read_json
 from diffusion_ladder.known_failures.__main__ import main, show
 from diffusion_ladder.known_failures.failures import BY_NAME, FAILURES, Finding
 from diffusion_ladder.known_failures.page import in_words, render, save_picture

@@ -13,9 +13,9 @@ from PIL import Image
 from test_pipelines import NETWORK, SAVED
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
+from diffusion_ladder.foundation.section import merge
 from diffusion_ladder.params.network import network_settings
 from diffusion_ladder.params.sampling import Sampling
-from diffusion_ladder.params.section import merge
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.loading import snippet_of

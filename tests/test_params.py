@@ -14,10 +14,10 @@ from dvc.utils.serialize import load_yaml as load_as_dvc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import Section, load_yaml, look_up, merge, rung_section
 from diffusion_ladder.overlays import flatten, laid_over
 from diffusion_ladder.params.consistency import check_consistency
-from diffusion_ladder.params.section import Section, load_yaml, look_up, merge, rung_section
 from diffusion_ladder.params.whole import load_parameters, validate
 from diffusion_ladder.presets import load_preset, merged_parameters
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from conftest import PROJECT
 
-from diffusion_ladder.artifacts import read_tensors
 from diffusion_ladder.data.normalise import IMAGES
+from diffusion_ladder.foundation.artifacts import read_tensors
 from diffusion_ladder.params.network import DiffusersUNetNetwork
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.schedule import Schedule

@@ -13,14 +13,14 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from scipy import stats
 
-from diffusion_ladder.artifacts import write_tensors
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
 from diffusion_ladder.diffusion.exact import data_set_x0, prediction_of
 from diffusion_ladder.diffusion.timesteps import spaced_timesteps
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import write_tensors
+from diffusion_ladder.foundation.section import load_yaml, merge
 from diffusion_ladder.params.samplers import SAMPLERS
 from diffusion_ladder.params.sampling import Sampling
-from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.whole import validate
 from diffusion_ladder.play import models as play_models
 from diffusion_ladder.play.page import SMALL_BYTES, Selection, build_page, read_candidates, selected

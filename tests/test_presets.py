@@ -9,8 +9,8 @@ from dvc.utils.hydra import apply_overrides
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.overlays import flatten, in_hydra
-from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.presets import merged_parameters, overrides
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=12)

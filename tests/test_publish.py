@@ -19,7 +19,7 @@ from test_model_cards import small
 from test_pipelines import SAVED
 
 from diffusion_ladder import command_line, publish
-from diffusion_ladder.artifacts import write_json, write_text
+from diffusion_ladder.foundation.artifacts import write_json, write_text
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.model_cards import cards_of

@@ -25,10 +25,10 @@ from test_studies import results_of
 from tracing import is_printed_form_of, parsed, untraced
 
 from diffusion_ladder.diffusion.schedules import make_schedule
-from diffusion_ladder.hashes import md5_of_output
+from diffusion_ladder.foundation.hashes import md5_of_output
+from diffusion_ladder.foundation.section import load_yaml, merge
 from diffusion_ladder.overlays import for_each_rung
 from diffusion_ladder.params.quality import Threshold
-from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.training import LossWeight
 from diffusion_ladder.params.whole import load_parameters, validate
 from diffusion_ladder.quality import checks

@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import PROJECT, run
 
-from diffusion_ladder import runtime
 from diffusion_ladder.device import choose_device, choose_precision, choose_tf32
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation import runtime
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.randomness import generator, numpy_generator, seed_of
 
@@ -104,7 +104,8 @@ def test_a_stage_that_computes_nothing_does_not_wait_for_torch(stage):
 
 def test_a_stage_that_computes_asks_torch_for_algorithms_that_repeat_themselves():
     code = (
-        "import torch; from diffusion_ladder.device import configure; from diffusion_ladder.runtime import Stage;"
+        "import torch; from diffusion_ladder.device import configure;"
+        "from diffusion_ladder.foundation.runtime import Stage;"
         "stage = Stage('train', 'circles'); stage.prepare(configure);"
         "print(torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), stage.device)"
     )

@@ -181,7 +181,7 @@ from PIL import Image, ImageColor
 from torch import nn
 
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
 from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.figures.exhibit import sampler_title
 from diffusion_ladder.figures.evaluation import cost_exhibit
@@ -192,7 +192,7 @@ from diffusion_ladder.report.words import sampler_name
 from diffusion_ladder.rungs import Rung, build_scheduler
 from diffusion_ladder.params.consistency import check_consistency
 from diffusion_ladder.params.samplers import SAMPLERS
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.params.whole import validate
 from diffusion_ladder.sampling.loop import Drawing, draw_samples
 from diffusion_ladder.sampling.sweep import Setting, settings_by_table

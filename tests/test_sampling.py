@@ -11,8 +11,8 @@ from test_training import TRAINING
 from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.network import MLPNetwork
 from diffusion_ladder.params.sampling import Sampling, Thresholding
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler

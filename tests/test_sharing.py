@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import run
 
-from diffusion_ladder.hashes import md5_of_output
+from diffusion_ladder.foundation.hashes import md5_of_output
 
 pytestmark = pytest.mark.slow
 HAS_S3 = all(importlib.util.find_spec(name) for name in ("moto", "dvc_s3"))

@@ -16,11 +16,11 @@ from conftest import PROJECT, run
 from dvc.utils.hydra import apply_overrides
 from scipy import stats
 
-from diffusion_ladder.artifacts import write_json
-from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.evaluation.comparison import compare, corrected
+from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.overlays import in_hydra
-from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.report.studies import StudyResults, study_chapters
 from diffusion_ladder.report.study_page import write_study
 from diffusion_ladder.study.estimate import in_all, seconds_of

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from pydantic import TypeAdapter, ValidationError
 
-from diffusion_ladder.artifacts import read_table, write_table
-from diffusion_ladder.errors import ParameterError, UserError
 from diffusion_ladder.evaluation.findings import TEXT_COLUMNS, Findings
 from diffusion_ladder.figures import canvas
 from diffusion_ladder.figures.evaluation import confusion_exhibit, shares_exhibit
 from diffusion_ladder.figures.mosaic import MosaicLayout, layout_of
 from diffusion_ladder.figures.training import parse_log
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.foundation.artifacts import read_table, write_table
+from diffusion_ladder.foundation.errors import ParameterError, UserError
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.params.text import ClassName, Line
 from diffusion_ladder.params.whole import validate
 from diffusion_ladder.report.rendering import code, plain, prose

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.network import MLPNetwork
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.params.training import EmaChoice, LossWeight, Training

@@ -6,7 +6,7 @@
 import importlib
 from typing import Any
 
-from diffusion_ladder.surroundings import start_clean
+from diffusion_ladder.foundation.surroundings import start_clean
 
 start_clean()
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_ladder.device import Compute, configure
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.section import load_yaml, merge
 from diffusion_ladder.model import Model, load
 from diffusion_ladder.params.consistency import check_sampling
 from diffusion_ladder.params.sampling import Sampling
-from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.whole import Parameters, validate
 from diffusion_ladder.sampling.loop import sampler_for
 

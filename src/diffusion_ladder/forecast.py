@@ -16,14 +16,14 @@ from typing import Any
 
 import networkx
 
-from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.device import configure
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.graph.reader import Definition, read_graph
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.graph import Definition, read_graph
+from diffusion_ladder.foundation.runtime import FORECAST, RUN_RECORDS, in_minutes
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.params.whole import Parameters, load_parameters
 from diffusion_ladder.rehearsal import Rehearsal
-from diffusion_ladder.runtime import FORECAST, RUN_RECORDS, in_minutes
 from diffusion_ladder.training.loop import train
 
 START = 2.0  # seconds of a stage outside its record, by default: Python, torch, and DVC's own work

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_ladder.artifacts import write_bytes
 from diffusion_ladder.command_line import DRAWN, Asked, add_sampler, picture_of, prepare, run, sampler_options
 from diffusion_ladder.data.normalise import unnormalise
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.figures.canvas import house_style, rasterise
 from diffusion_ladder.figures.encoding import encode_animation, encode_png
 from diffusion_ladder.figures.mosaic import mosaic, scale_of
+from diffusion_ladder.foundation.artifacts import write_bytes
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.samplers import MODULES
 from diffusion_ladder.sampling.between import finished, mixed, slerp
 from diffusion_ladder.sampling.guidance import Predict, guided

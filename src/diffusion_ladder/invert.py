@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import write_bytes, write_tensors
 from diffusion_ladder.command_line import DRAWN, Asked, prepare, run, steps_of
 from diffusion_ladder.data.normalise import normalise, unnormalise
 from diffusion_ladder.data.portraits.decoding import UndecodableImageError, decode_image, to_pixels, to_square
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.figures.canvas import house_style, rasterise
 from diffusion_ladder.figures.encoding import encode_png
 from diffusion_ladder.figures.mosaic import mosaic, scale_of
+from diffusion_ladder.foundation.artifacts import write_bytes, write_tensors
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.sampling.between import finished, inverted
 from diffusion_ladder.sampling.guidance import conditional
 from diffusion_ladder.sampling.loop import device_of, sampler_for

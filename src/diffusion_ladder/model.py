@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.data.normalise import unnormalise
 from diffusion_ladder.diffusion.schedules import NoiseSchedule
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import read_json
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.section import validated
 from diffusion_ladder.params.sampling import Sampling
-from diffusion_ladder.params.section import validated
 from diffusion_ladder.rungs import CARD, Rung, load_rung
 from diffusion_ladder.sampling.between import finished
 from diffusion_ladder.sampling.guidance import guided

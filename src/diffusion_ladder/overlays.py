@@ -5,8 +5,8 @@ import json
 import re
 from typing import Any
 
-from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.params.section import merge
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import merge
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # texts that Hydra takes without quotes
 WORDS = ("null", "true", "false", "nan", "inf")  # which it takes for something else

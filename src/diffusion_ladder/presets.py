@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.overlays import flatten, for_each_rung, in_hydra, laid_over
 from diffusion_ladder.params.consistency import check_consistency
-from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.whole import validate
 
 

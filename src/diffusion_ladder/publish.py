@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.command_line import known_rung, run
 from diffusion_ladder.data.card import NOT_STATED
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.foundation.artifacts import read_json
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.section import load_yaml
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 DATA_LICENCE, SAMPLES = "DATA_LICENCE.md", "samples.png"  # beside the model's own files, on the hub

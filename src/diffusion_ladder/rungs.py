@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffusion_ladder.artifacts import partial, read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import partial, read_json, write_json
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.network import Network, network_settings
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import seed_of

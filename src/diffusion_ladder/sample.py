@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import write_bytes, write_table
 from diffusion_ladder.command_line import (
     DRAWN,
     Asked,
@@ -25,6 +24,7 @@ from diffusion_ladder.data.normalise import Normalisation, normalise
 from diffusion_ladder.figures.canvas import house_style, rasterise
 from diffusion_ladder.figures.encoding import encode_png
 from diffusion_ladder.figures.samples import Panel, grid, scatter_row
+from diffusion_ladder.foundation.artifacts import write_bytes, write_table
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.graph.reader import read_graph
-from diffusion_ladder.hashes import md5_of_file, md5_of_output
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.hashes import md5_of_file, md5_of_output
+from diffusion_ladder.foundation.section import load_yaml
 
 
 def complaints(lock: Path) -> list[str]:

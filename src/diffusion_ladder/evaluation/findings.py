@@ -6,7 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_json, read_table, read_tensors, write_json, write_table, write_tensors
+from diffusion_ladder.foundation.artifacts import (
+    read_json,
+    read_table,
+    read_tensors,
+    write_json,
+    write_table,
+    write_tensors,
+)
 
 TEXT_COLUMNS = {"sampler", "class", "requested", "judged"}  # of tables; all others hold numbers
 

@@ -6,8 +6,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.exercises.catalogue import EXERCISES, Exercise, fault_of
+from diffusion_ladder.foundation.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
 

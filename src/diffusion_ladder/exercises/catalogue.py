@@ -9,7 +9,6 @@ from typing import Any
 
 from diffusion_ladder.diffusion.schedules import add_noise, beta_of_alpha_bar, make_beta
 from diffusion_ladder.diffusion.targets import x0_and_epsilon
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.exercises.checks_of_noise import Answer, check_add_noise, check_beta_of_alpha_bar, check_make_beta
 from diffusion_ladder.exercises.checks_of_sampling import (
     check_ddim_step,
@@ -19,6 +18,7 @@ from diffusion_ladder.exercises.checks_of_sampling import (
 )
 from diffusion_ladder.exercises.checks_of_training import check_losses_of, check_sinusoidal_embedding, check_update
 from diffusion_ladder.exercises.faults import Fault
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.networks.embeddings import sinusoidal_embedding
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.schedulers.ddim import ddim_step

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.schedules import NoiseSchedule
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.figures import canvas, encoding, mosaic, palette
 from diffusion_ladder.figures.exhibit import Exhibit, RungArtifacts
 from diffusion_ladder.figures.points import encode_sheet, frame_plane, show_points
 from diffusion_ladder.figures.process import schedule_crossing
 from diffusion_ladder.figures.strips import encode_strip
+from diffusion_ladder.foundation.errors import UserError
 
 TARGETS = {"epsilon": "the noise", "sample": "the clean data", "v_prediction": "the velocity v"}
 SCHEDULES = {"scaled_linear": "scaled linear", "squaredcos_cap_v2": "cosine"}

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.artifacts import write_text
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import write_text
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.graph import Definition, flat, read_graph
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.graph.imports import SOURCE, code_of
-from diffusion_ladder.graph.reader import Definition, flat, read_graph
-from diffusion_ladder.params.section import load_yaml
 
-WIDTH = 120  # of a line
+WIDTH = 130  # of a line of such lists
 
 
 def written(text: str, parameters: Mapping[str, Any], stages: Mapping[str, Definition]) -> str:

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusion_ladder.graph.reader import REFERENCE, Definition, filled_in
+from diffusion_ladder.foundation.graph import REFERENCE, Definition, filled_in
 from diffusion_ladder.params.samplers import MODULES
 
 SOURCE = "src/diffusion_ladder"

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.known_failures.failures import BY_NAME
 from diffusion_ladder.known_failures.page import in_words, save_picture, write
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import read_json, write_bytes, write_json, write_text
 from diffusion_ladder.data.normalise import normalise
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.figures.canvas import house_style, rasterise
 from diffusion_ladder.figures.encoding import encode_samples
 from diffusion_ladder.figures.mosaic import mosaic, scale_of
 from diffusion_ladder.figures.samples import Panel, scatter_row
+from diffusion_ladder.foundation.artifacts import read_json, write_bytes, write_json, write_text
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.known_failures.failures import FAILURES, Finding
 from diffusion_ladder.known_failures.small import moons
 

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.digits import dataset as digits_set
 from diffusion_ladder.data.normalise import IMAGES, Normalisation, unnormalise
 from diffusion_ladder.data.points import dataset as points_set
 from diffusion_ladder.diffusion.exact import data_set_x0, prediction_of
 from diffusion_ladder.evaluation.points import TUBE_DEVIATIONS, curve_distances
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.section import Section
 from diffusion_ladder.params.datasets import MlxtendSource, PointsPreprocess, PointsSource
 from diffusion_ladder.params.network import MLPNetwork, Network
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.schedule import Schedule
-from diffusion_ladder.params.section import Section
 from diffusion_ladder.params.training import Training
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, build_network, build_scheduler

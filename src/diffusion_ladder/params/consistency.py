@@ -6,7 +6,7 @@ Only the stage check_params and the presets import this, so that a new check mak
 from collections.abc import Iterable
 
 from diffusion_ladder.diffusion.terminal_snr import NO_SIGNAL
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
 from diffusion_ladder.params.datasets import Digits, Points, Portraits
 from diffusion_ladder.params.evaluation import PointEvaluation
 from diffusion_ladder.params.rung import RungParameters

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from diffusion_ladder.params.section import ClosedShare, NotNegative, NotNegativeFloat, OpenShare, Positive, Section
+from diffusion_ladder.foundation.section import ClosedShare, NotNegative, NotNegativeFloat, OpenShare, Positive, Section
 from diffusion_ladder.params.text import ClassName
 
 # What torchvision calls `split` (EMNIST) and `what` (QMNIST: which rows are held out).

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffusion_ladder.params.section import (
+from diffusion_ladder.foundation.section import (
     NotNegative,
     NotNegativeFloat,
     Positive,

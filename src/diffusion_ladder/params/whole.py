@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import NotNegative, Section, describe, load_yaml, location_in, rung_section
 from diffusion_ladder.params.classifier import Classifier
 from diffusion_ladder.params.datasets import Digits, Points, Portraits
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.runtime import Checkpoints, Runtime
 from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
-from diffusion_ladder.params.section import NotNegative, Section, describe, load_yaml, location_in, rung_section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # of a rung or data set: part of paths and DVC's names
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion_ladder.artifacts import read_json, read_tensors
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import read_json, read_tensors
 from diffusion_ladder.params.samplers import MODULES, ROWS, Sampler
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.rungs import CARD, Rung, load_rung, parameter_count

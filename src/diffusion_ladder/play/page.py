@@ -10,7 +10,7 @@ import jinja2
 import wasmtime
 from markupsafe import Markup
 
-from diffusion_ladder.artifacts import read_json
+from diffusion_ladder.foundation.artifacts import read_json
 from diffusion_ladder.params.samplers import ROWS
 from diffusion_ladder.play.models import Model, Plan, read_model, too_slow, unsuitable
 from diffusion_ladder.play.words import TRIES

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
+from diffusion_ladder.foundation.artifacts import read_json
 from diffusion_ladder.params.datasets import Dataset
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.sampling import Sampling

@@ -7,7 +7,7 @@ hash, because it is written later than they are.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusion_ladder.artifacts import write_bytes
+from diffusion_ladder.foundation.artifacts import write_bytes
 from diffusion_ladder.report.content import Chapter, Report
 from diffusion_ladder.report.loading import brings_code, snippet_of
 from diffusion_ladder.report.metrics import Metric

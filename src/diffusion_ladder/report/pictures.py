@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffusion_ladder.artifacts import read_json
+from diffusion_ladder.foundation.artifacts import read_json
 
 REPORTS = Path("reports")
 MEDIA_TYPES = {"PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "JPEG": "image/jpeg"}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion_ladder.artifacts import read_json
+from diffusion_ladder.foundation.artifacts import read_json
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.report.equations import IDEAL_DENOISER, Equation
 from diffusion_ladder.report.excerpts import IDEAL_DENOISER as CODE

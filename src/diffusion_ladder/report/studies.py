@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas
 
-from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.evaluation.comparison import LEVEL, Comparison, compare, corrected
+from diffusion_ladder.foundation.artifacts import read_json
 from diffusion_ladder.report.metrics import HIGHER, NEAR, Description, described
 from diffusion_ladder.report.pictures import Picture, pictures_in
 from diffusion_ladder.report.rendering import number, with_spread

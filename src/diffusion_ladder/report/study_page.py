@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_ladder.artifacts import write_bytes, write_json, write_text
 from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.studies import Panel, quality_chart, samples_sheet
+from diffusion_ladder.foundation.artifacts import write_bytes, write_json, write_text
 from diffusion_ladder.report.pictures import pictures_in
 from diffusion_ladder.report.rendering import environment, render
 from diffusion_ladder.report.studies import CHART, Answer, StudyResults

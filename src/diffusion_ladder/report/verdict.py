@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffusion_ladder.foundation.section import load_yaml, merge
 from diffusion_ladder.overlays import flatten, for_each_rung
 from diffusion_ladder.params.quality import Threshold
-from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.whole import Parameters, with_every_rung
 from diffusion_ladder.quality import Check, checks
 from diffusion_ladder.report.metrics import Description, Measured, Metric, described

@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import read_json, write_json
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.params.section import load_yaml, look_up
+from diffusion_ladder.foundation.artifacts import read_json, write_json
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.section import load_yaml, look_up
 from diffusion_ladder.report.run_page import duration
 from diffusion_ladder.report.study_page import write_study
 from diffusion_ladder.study import queue

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from diffusion_ladder.params.section import look_up, rung_section
-from diffusion_ladder.runtime import RUN_RECORDS
+from diffusion_ladder.foundation.runtime import RUN_RECORDS
+from diffusion_ladder.foundation.section import look_up, rung_section
 from diffusion_ladder.study.question import Run
 
 STAGES = ("train", "sample", "sweep", "evaluate")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas
 
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.overlays import flatten
 from diffusion_ladder.report.content import plain
 from diffusion_ladder.report.metrics import Measured, headline_of, metrics_of

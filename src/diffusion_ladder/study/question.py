@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import NotNegative, Section, load_yaml, merge, validated
 from diffusion_ladder.overlays import flatten
 from diffusion_ladder.params.consistency import check_consistency
-from diffusion_ladder.params.section import NotNegative, Section, load_yaml, merge, validated
 from diffusion_ladder.params.whole import validate
 
 FOLDER = Path("studies")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.overlays import in_hydra
 
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(?P<name>[^/]+)")

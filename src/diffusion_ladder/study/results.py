@@ -11,10 +11,10 @@ import yaml
 from ruamel.yaml import YAML
 from torch import Tensor
 
-from diffusion_ladder.artifacts import canonical_json, read_tensors
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.graph.reader import Definition, read_graph
-from diffusion_ladder.params.section import look_up, look_up_or_none
+from diffusion_ladder.foundation.artifacts import canonical_json, read_tensors
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.graph import Definition, read_graph
+from diffusion_ladder.foundation.section import look_up, look_up_or_none
 from diffusion_ladder.study.estimate import record_of, training_seconds
 from diffusion_ladder.study.question import Run, Study
 from diffusion_ladder.study.queue import file_at, finished, output_of

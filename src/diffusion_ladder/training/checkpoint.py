@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_metadata, read_tensors, serialise, sha256_of_file, write_bytes
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_metadata, read_tensors, serialise, sha256_of_file, write_bytes
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.processes import Processes
 from diffusion_ladder.training.history import History
 from diffusion_ladder.training.loop import Batch, TrainingState

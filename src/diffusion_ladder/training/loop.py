@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.targets import loss_weight, refuse_undefined_target, target_mean_square, training_target
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.params.training import Decay, LossWeight, TimestepDensity, Training
 from diffusion_ladder.processes import ONE_PROCESS, Processes

@@ -13,13 +13,13 @@ from typing import NoReturn
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import write_text
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import write_text
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import Stage
 from diffusion_ladder.params.runtime import Runtime
 from diffusion_ladder.params.training import Previews
 from diffusion_ladder.processes import Processes, ProcessLostError
 from diffusion_ladder.rungs import Rung
-from diffusion_ladder.runtime import Stage
 from diffusion_ladder.training.checkpoint import Checkpoints, give_to_all, noted_signals
 from diffusion_ladder.training.history import History
 from diffusion_ladder.training.loop import Task, draw_batch, initial_state, train

@@ -11,7 +11,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import read_json, replacing, write_json
 from diffusion_ladder.data.portraits.arrow_columns import (
     Image,
     holds_images,
@@ -24,7 +23,8 @@ from diffusion_ladder.data.portraits.decoding import UndecodableImageError, deco
 from diffusion_ladder.data.portraits.labels import Label, explain_lookalikes, written
 from diffusion_ladder.data.portraits.parallel import map_in_order
 from diffusion_ladder.data.user_paths import one_line, printable
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_json, replacing, write_json
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 
 FILE_NAME = "portraits.parquet"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import safetensors
 
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 
 if TYPE_CHECKING:
     import torch

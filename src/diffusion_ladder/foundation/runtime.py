@@ -17,21 +17,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import threadpoolctl
 
-from diffusion_ladder.artifacts import canonical_json, write_json
-from diffusion_ladder.errors import ParameterError, UserError
-from diffusion_ladder.graph.reader import read_graph
-from diffusion_ladder.hashes import md5_of_output
+from diffusion_ladder.foundation.artifacts import canonical_json, write_json
+from diffusion_ladder.foundation.errors import ParameterError, UserError
+from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.hashes import md5_of_output
+from diffusion_ladder.foundation.section import load_yaml, look_up, look_up_or_none, rung_section, validated
 from diffusion_ladder.params.runtime import Checkpoints, Runtime
-from diffusion_ladder.params.section import load_yaml, look_up, look_up_or_none, rung_section, validated
 
 if TYPE_CHECKING:
     import torch
 
-    from diffusion_ladder.device import Compute
 
 T = TypeVar("T")
 
@@ -44,6 +43,22 @@ TESTED_SYSTEM = "Linux"
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # a disk is full or read-only
 BUILT = ("data/", "models/", "reports/")  # where stages write
 LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
+
+
+class Compute(Protocol):
+    """Where a stage computes, as `device.configure` chooses it."""
+
+    @property
+    def device(self) -> "torch.device":
+        """CPU or GPU."""
+
+    @property
+    def precision(self) -> "torch.dtype":
+        """Of matrix products."""
+
+    @property
+    def circumstances(self) -> dict[str, Any]:
+        """What a run record tells of it."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +181,7 @@ class Stage:
         }
         return hashlib.sha256(canonical_json(facts).encode("utf-8")).hexdigest()
 
-    def prepare(self, configure: "Callable[[Runtime], Compute] | None") -> None:
+    def prepare(self, configure: Callable[[Runtime], Compute] | None) -> None:
         """Choose device, precision and threads by the parameters; without `configure`, one thread of the CPU."""
         if configure is None:
             threadpoolctl.threadpool_limits(1)  # so that nothing depends on the number of cores
@@ -243,7 +258,7 @@ def start_processes(command: str) -> None:
 
 def run_stage(
     main: Callable[[Stage], None],
-    configure: "Callable[[Runtime], Compute] | None" = None,
+    configure: Callable[[Runtime], Compute] | None = None,
     many_processes: bool = False,
 ) -> None:
     """Run a stage script: `python stages/NAME.py [KEY]`.
