@@ -186,7 +186,7 @@ def trained(tmp_path, digits, parameters):
     """A project with an untrained rung in it."""
     import training
 
-    from diffusion_ladder.rungs import build_scheduler, save_rung
+    from diffusion_ladder.rungs import save_rung
 
     model = parameters.rungs["mnist_diffusers"]
     short = model.schedule.model_copy(update={"T": 40})
@@ -194,8 +194,8 @@ def trained(tmp_path, digits, parameters):
     model = model.model_copy(update={"schedule": short, "sampling": drawn})
     images, labels = torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.arange(10)
     task = training.Task("mnist", model, images, labels, parameters.runtime)
-    rung, scheduler = training.our_rung(task, torch.device("cpu")), build_scheduler("diffusers_ddpm", short)
-    save_rung(rung, digits / "mnist_diffusers", scheduler, {"class_names": [str(digit) for digit in range(10)]})
+    rung = training.our_rung(task, torch.device("cpu"))
+    save_rung(rung, digits / "mnist_diffusers", {"class_names": [str(digit) for digit in range(10)]}, {})
     return model
 
 

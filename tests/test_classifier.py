@@ -189,6 +189,7 @@ def project_with_two_digits(folder, min_accuracy):
     card = {"dataset": "mnist", "kind": "digits", "class_names": ["0", "1"]}
     card |= {"normalisation": {"mean": [0.5], "std": [0.5]}}
     write_tensors(folder / "data/processed/mnist.safetensors", tensors, card)
+    write_text(folder / "data/params_checked.txt", "")
     write_text(folder / "params.yaml", yaml.safe_dump(parameters))
     write_text(folder / "dvc.yaml", (PROJECT / "dvc.yaml").read_text())
 

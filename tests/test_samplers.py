@@ -27,7 +27,16 @@ from diffusion_ladder.report.excerpts import EXCERPTS, source_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # from diffusers' use of numpy
 
-NAMED = {"sampling/preview.py": {"ddim"}}  # draws by one sampler, whichever the rung's own is
+NAMED = {  # each makes use of one sampler, whichever the rung's own is
+    "sampling/preview.py": {"ddim"},
+    "interpolate.py": {"ddim"},
+    "invert.py": {"ddim"},
+    "model.py": {"dpm_solver"},
+    "rungs.py": {"diffusers_ddpm"},
+    "exercises/checks_of_training.py": {"ddpm"},
+    "exercises/checks_of_sampling.py": {"ddpm"},
+    "known_failures/small.py": {"ddim", "ddpm"},
+}
 FILES = [*sorted((PROJECT / "src/diffusion_ladder").rglob("*.py")), *sorted((PROJECT / "stages").glob("*.py"))]
 
 

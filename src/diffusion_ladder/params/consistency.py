@@ -83,8 +83,10 @@ def check_ideal_denoiser(key: str, rung: RungParameters, dataset: AnyDataset) ->
         raise ParameterError(f"{key}.ideal_denoiser.steps: {ideal.steps} is more than T = {rung.schedule.T}")
     if rung.conditional and ideal.count % classes:
         raise ParameterError(f"{key}.ideal_denoiser.count: {ideal.count} is no multiple of {classes} classes")
-    if MODULES[ideal.sampler].name == "heun":
-        raise ParameterError(f"{key}.ideal_denoiser.sampler: heun visits fractions of timesteps; take another one")
+    if MODULES[ideal.sampler].visits_fractions:
+        raise ParameterError(
+            f"{key}.ideal_denoiser.sampler: {ideal.sampler} visits fractions of timesteps; take another"
+        )
 
 
 def check_kind(key: str, rung: RungParameters, dataset: AnyDataset, classifiers: list[str]) -> None:

@@ -49,11 +49,12 @@ def snippet_of(key: str, rung: RungParameters, class_names: Sequence[str]) -> st
 
 
 def scheduler_options(sampling: Sampling) -> dict[str, Any]:
-    """What diffusers' scheduler is made with, in its names; DPM-Solver++ knows clipping as thresholding at 1."""
+    """What diffusers' scheduler is made with, in its names."""
     options: dict[str, Any] = {"timestep_spacing": sampling.spacing, "clip_sample": sampling.clip_sample}
     if sampling.variance_type != "fixed_small":
         options["variance_type"] = sampling.variance_type
-    if sampling.clip_sample and MODULES[sampling.sampler].name == "dpm_solver":
+    twin = MODULES[sampling.sampler].twin
+    if sampling.clip_sample and twin and twin.clips_by_thresholding:
         options |= {"thresholding": True, "sample_max_value": 1.0}
     if (kept := sampling.thresholding) is not None:
         ratio, largest = kept.ratio, kept.max_value
