@@ -465,7 +465,7 @@ def fuzz(examples: int) -> dict[str, Any]:
     parts = re.split(r"^tests/test_fuzz_data\.py::(\w+):$", ran.stdout, flags=re.MULTILINE)[1:]
     counts = {}
     for name, text in zip(parts[::2], parts[1::2], strict=True):
-        phases = re.findall(r"(\d+) passing examples?, (\d+) failing examples?, (\d+) invalid", text)
+        phases = re.findall(r"(\d+) passing, (\d+) failing, and (\d+) invalid", text)
         sums = [sum(int(phase[place]) for phase in phases) for place in range(3)]
         counts[name] = dict(zip(("passed", "failed", "invalid"), sums, strict=True))
     return {"ended_with": ran.returncode, "tests": counts}

@@ -143,9 +143,14 @@ def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
             raise UserError(f"{printable(path)}: needs one column {name}, but has {found}")
     image = schema.field("image").type
     if not holds_images(image):
-        raise UserError(f"{printable(path)}: the column image must hold the bytes of image files, but is {image}")
+        raise UserError(
+            f"{printable(path)}: the column image must hold the bytes of image files, but is {printable(str(image))}"
+        )
     if label_column is not None and not holds_labels(label := schema.field(label_column).type):
-        raise UserError(f"{printable(path)}: the column {label_column} must hold numbers or text, but is {label}")
+        raise UserError(
+            f"{printable(path)}: the column {printable(label_column)} must hold numbers or text, but is"
+            f" {printable(str(label))}"
+        )
 
 
 def filter_raw(raw: Path, folder: Path, settings: LabelFilter) -> FilterCounts:
