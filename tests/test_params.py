@@ -418,7 +418,8 @@ def test_the_features_here_give_every_field_of_the_schema_a_value():
         for name in section.model_fields_set
         if getattr(section, name) is not None
     }
-    missing = {(kind, name) for kind in all_sections() for name in kind.model_fields} - given_fields
+    schema = [kind for kind in all_sections() if "study" not in kind.__module__]  # whose files are their own
+    missing = {(kind, name) for kind in schema for name in kind.model_fields} - given_fields
     assert missing == set()
 
 

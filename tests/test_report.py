@@ -43,7 +43,7 @@ from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.pictures import embedded_pictures
 from diffusion_ladder.report.provenance import provenance_of
-from diffusion_ladder.report.rendering import TEMPLATES, number, prose, size, with_spread
+from diffusion_ladder.report.rendering import TEMPLATES, number, plain, prose, size, with_spread
 from diffusion_ladder.report.run_page import bars_of, duration, read_records, run_page, write_run_page
 from diffusion_ladder.report.stage_graph import drawing, read_stages
 from diffusion_ladder.report.study_page import write_study
@@ -350,7 +350,7 @@ def test_rung_zero_stands_before_the_first_rung_with_its_equation_its_alarm_and_
     assert "**(1) The ideal denoiser**" in part
     assert "def data_set_x0(" in part
     for key in ("circles", "mnist_scratch"):
-        assert f"**Verdict:** Signs of memorisation in {key} <all>." in part
+        assert f"**Verdict:** {plain(f'Signs of memorisation in {key} <all>.')}" in part
         assert f"`dvc repro -s -f ideal_denoiser@{key}`" in part
         assert f"Signs of memorisation in {key} &lt;all&gt;." in found.html
     assert re.search(r"Gaussian chain of 13 steps: .*0\.0719", part)

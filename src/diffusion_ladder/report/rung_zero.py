@@ -75,5 +75,5 @@ def ideal_of(root: Path, key: str, title: str, path: Path) -> Ideal:
         facts=[fact for name in FACTS for fact in facts if fact.key == name],
         gaussian=[fact for fact in facts if fact.key.startswith("gaussian_")],
         verdict=raw["memorisation_verdict"],
-        pictures=pictures_in(root / REPORTS / "figures/ideal" / key, root, f"ideal_denoiser@{key}"),
+        pictures=pictures_in(root / REPORTS / "figures/ideal" / key, root, f"dvc repro -s -f ideal_denoiser@{key}"),
     )
