@@ -10,9 +10,10 @@ REPORT := $(CURDIR)/reports/index.html
 PYTEST := OMP_NUM_THREADS=1 python -m pytest
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench smoke verify verify-quality serve clean
+.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench bench-peers smoke sample study experiments verify verify-quality serve exercise solution known-failures clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
+	python -m diffusion_ladder.forecast
 	dvc repro
 	python -m diffusion_ladder.report.model_cards
 	python -m diffusion_ladder.report.run_page
@@ -46,7 +47,14 @@ bench: venv  ## the benchmarks, each beside its peer; writes benchmarks/results/
 	python benchmarks/profiles.py
 	python benchmarks/digits.py
 	python benchmarks/streaming.py
+	python benchmarks/growth.py
+	python benchmarks/full_size.py
+	python benchmarks/sampling.py
 	python benchmarks/page.py
+
+bench-peers: venv  ## digits trained for equal seconds by peers' recipes: about an hour
+	python -m pip install --quiet --no-deps --upgrade --target benchmarks/.packages --requirement benchmarks/requirements.txt
+	python benchmarks/peers.py
 
 graph: venv  ## write into dvc.yaml which code each stage depends on, and which rungs there are
 	python -m diffusion_ladder.graph
@@ -57,6 +65,17 @@ smoke: venv  ## the whole graph on next to nothing, in a scratch copy
 	cd .smoke && PYTHONPATH=src dvc repro
 	@echo "The report of the smoke run: $(CURDIR)/.smoke/reports/index.html"
 
+sample: venv  ## draw from a trained rung: make sample RUNG=faces CLASS=female N=16 SEED=3 (SAMPLER= STEPS= GUIDANCE=)
+	python -m diffusion_ladder.sample $(RUNG) $(if $(CLASS),--class "$(CLASS)") $(if $(N),--count $(N)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(if $(STEPS),--steps $(STEPS)) \
+	  $(if $(GUIDANCE),--guidance-scale $(GUIDANCE))
+
+experiments: venv  ## what was tried: changed parameters and quality, the newest first
+	@python -m diffusion_ladder.study.experiments
+
+study: venv  ## ask a question of studies/, such as NAME=schedules; goes on where it was stopped
+	python -m diffusion_ladder.study $(NAME)
+
 verify: venv  ## hash every output again and compare with dvc.lock
 	python -m diffusion_ladder.verify
 
@@ -65,6 +84,15 @@ verify-quality: venv  ## hold every rung's metrics against the thresholds in par
 
 serve: venv  ## show the report on http://localhost:8000 (PORT=8000)
 	python -m http.server --bind localhost --directory reports $(PORT)
+
+exercise: venv  ## check your answers in exercises/, all or one (N=4), and say in words what is wrong
+	@python -m diffusion_ladder.exercises $(N)
+
+solution: venv  ## show the project's own function for an exercise (N=4)
+	@python -m diffusion_ladder.exercises $(N) --solution
+
+known-failures: venv  ## run the ten known failures and their mends; writes docs/known-failures.md
+	python -m diffusion_ladder.known_failures --write
 
 clean:  ## remove the virtual environment and scratch copies; data, models and reports stay
 	rm -rf .venv .smoke .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -26,10 +26,10 @@ from typing import Any
 import numpy
 import yaml
 
-from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.digits.dataset import fetch_embedded, parse_embedded
-from diffusion_ladder.params.section import load_yaml
-from diffusion_ladder.runtime import processor_name
+from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.runtime import processor_name
+from diffusion_ladder.foundation.section import load_yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks/results/digits.json"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from diffusion_ladder.runtime import processor_name
+from diffusion_ladder.foundation.runtime import processor_name
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices: large enough to reach the peak
 REPETITIONS = 8

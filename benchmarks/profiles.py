@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from training import RESULTS, Contender, ours, task_of
 
 from diffusion_ladder import device as compute
-from diffusion_ladder.artifacts import write_json
+from diffusion_ladder.foundation.artifacts import write_json
 from diffusion_ladder.params.whole import load_parameters, validate
 from diffusion_ladder.presets import merged_parameters
 

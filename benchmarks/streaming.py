@@ -7,13 +7,11 @@ benchmarks/results/streaming.json.
 """
 
 import argparse
+import functools
 import io
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,15 @@ import numpy
 import pyarrow
 import pyarrow.parquet
 from PIL import Image
+from processes import measure, measured
 
-from diffusion_ladder.artifacts import write_json, write_tensors
 from diffusion_ladder.data.portraits.dataset import preprocess
 from diffusion_ladder.data.portraits.decoding import decode_image, to_pixels, to_square
 from diffusion_ladder.data.portraits.parallel import available_cores, map_in_order
 from diffusion_ladder.data.portraits.portrait_table import filter_portraits
+from diffusion_ladder.foundation.artifacts import write_json, write_tensors
+from diffusion_ladder.foundation.runtime import processor_name
 from diffusion_ladder.params.datasets import LabelFilter, PortraitsPreprocess
-from diffusion_ladder.runtime import processor_name
 
 RESULTS = Path("benchmarks/results/streaming.json")
 SIZE = (421, 632)
@@ -96,40 +95,18 @@ def run_peer(folder: Path) -> int:
 TASKS: dict[str, Callable[[Path], int]] = {"filter": run_filter, "preprocess": run_preprocess, "peer": run_peer}
 
 
-def measure(task: str, folder: Path) -> None:
-    """Do one task and print what it took, as JSON."""
-    before, processor, start = peak_mib(), time.process_time(), time.perf_counter()
-    rows = TASKS[task](folder)
-    figures = {
-        "rows": rows,
-        "seconds": time.perf_counter() - start,
-        "processor_seconds": time.process_time() - processor,
-        "peak_mib": peak_mib(),
-        "peak_mib_before": before,
-    }
-    print(json.dumps(figures))
-
-
-def peak_mib() -> float:
-    """The largest memory that this process has had resident (Linux); getrusage would count its parent's before exec."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def measured(task: str, folder: Path) -> dict[str, Any]:
-    """Measure a task in a fresh process."""
-    command = [sys.executable, __file__, "--measure", task, str(folder)]
-    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-    return json.loads(ran.stdout)
+def in_own_process(task: str, folder: Path) -> dict[str, Any]:
+    """What a task took."""
+    return measured(__file__, "--measure", task, str(folder))
 
 
 def measurements(rows: int, scratch: Path) -> dict[str, Any]:
     """Both stages and their peer, which runs before and after them."""
     folder = scratch / str(rows)
     write_shards(folder / "raw", rows)
-    peers = [measured("peer", folder)]
-    stages = {task: measured(task, folder) for task in ("filter", "preprocess")}
-    peers.append(measured("peer", folder))
+    peers = [in_own_process("peer", folder)]
+    stages = {task: in_own_process(task, folder) for task in ("filter", "preprocess")}
+    peers.append(in_own_process("peer", folder))
     shutil.rmtree(folder)
     assert all(stage["rows"] == rows for stage in stages.values())
     figures: dict[str, Any] = {"rows": rows, "stages": stages, "peer": peers}
@@ -160,7 +137,8 @@ def main() -> None:
     parser.add_argument("--measure", nargs=2, metavar=("TASK", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(options.measure[0], Path(options.measure[1]))
+        task, folder = options.measure
+        print(json.dumps(measure(lambda: functools.partial(TASKS[task], Path(folder)))))
         return
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         results = [measurements(rows, Path(scratch)) for rows in options.rows]

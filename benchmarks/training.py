@@ -22,18 +22,18 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_ladder import device as compute
-from diffusion_ladder.artifacts import write_json
-from diffusion_ladder.data.normalise import IMAGES, Normalisation, normalise
+from diffusion_ladder.data.normalise import IMAGES, normalise
+from diffusion_ladder.foundation.artifacts import write_json
 from diffusion_ladder.networks import fused_norms
 from diffusion_ladder.networks.embeddings import fold
 from diffusion_ladder.networks.norm_kernel import kernel
-from diffusion_ladder.params.consistency import DIGIT_SIZE
 from diffusion_ladder.params.network import DiffusersUNetNetwork
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.runtime import Runtime
 from diffusion_ladder.params.whole import Parameters, load_parameters, validate
 from diffusion_ladder.presets import merged_parameters
-from diffusion_ladder.rungs import Rung, build_network, build_scheduler, network_module, parameter_count
+from diffusion_ladder.rehearsal import Rehearsal
+from diffusion_ladder.rungs import Rung, network_module, parameter_count
 from diffusion_ladder.training import loop
 
 IMAGES_DRAWN = 1024  # their contents don't matter to the speed
@@ -51,9 +51,9 @@ class Task:
     runtime: Runtime
 
     @property
-    def normalisation(self) -> Normalisation:
-        """As that of its data set."""
-        return IMAGES if self.images.ndim == 4 else Normalisation((0.0, 0.0), (1.0, 1.0), bytes=False)
+    def rehearsal(self) -> Rehearsal:
+        """The rung with these images."""
+        return Rehearsal(self.name, self.model, self.images, self.labels)
 
 
 @dataclass(frozen=True)
@@ -66,52 +66,29 @@ class Contender:
 
 def task_of(name: str, parameters: Parameters) -> Task:
     """The rung and random images, or points, of its data set's size."""
-    model = parameters.rungs[name]
-    dataset = parameters.datasets[model.dataset]
-    side = getattr(dataset.preprocess, "image_size", DIGIT_SIZE)
-    shape = (3 if dataset.kind == "portraits" else 1, side, side)
-    random = torch.Generator().manual_seed(0)
-    if dataset.kind == "points":
-        images = torch.randn(IMAGES_DRAWN, 2, generator=random)
-    else:
-        images = torch.randint(256, (IMAGES_DRAWN, *shape), generator=random, dtype=torch.uint8)
-    return Task(name, model, images, torch.arange(IMAGES_DRAWN) % 2, parameters.runtime)
+    rehearsal = Rehearsal.of(parameters, name)
+    return Task(name, rehearsal.model, rehearsal.examples, rehearsal.labels, parameters.runtime)
 
 
 def our_rung(task: Task, device: torch.device) -> Rung:
     """The rung with fresh weights."""
-    conditional = task.model.conditional
-    shape = tuple(task.images.shape[1:])
-    return Rung(
-        model=task.name,
-        dataset=task.name,
-        network=build_network(task.model.network, shape, 3 if conditional else None, 0, task.name).to(device),
-        settings=task.model.network,
-        schedule=task.model.schedule,
-        sample_shape=shape,
-        num_classes=2 if conditional else 0,
-        null_label=2 if conditional else None,
-        normalisation=task.normalisation,
-    )
+    return task.rehearsal.rung(device)
+
+
+def our_training(task: Task, runtime: Runtime) -> loop.Task:
+    """What the training loop is given, as its stage sets it up."""
+    return task.rehearsal.task(compute.configure(runtime), runtime.compile)
 
 
 def ours(task: Task, runtime: Runtime) -> Contender:
-    """This project's training, as its stage sets it up."""
-    chosen = compute.configure(runtime)
-    rung = our_rung(task, chosen.device)
-    if runtime.compile != "never":
-        rung.network.compile(mode=runtime.compile)
-    data, labels = (tensor.to(chosen.device) for tensor in (task.images, task.labels))
-    scheduler = build_scheduler(task.model.schedulers.training, task.model.schedule)
-    given = loop.Task(rung, scheduler, data, labels, task.model.training, 0, chosen.precision)
-    return Contender(loop.train(given), lambda: compute.configure(runtime))
+    """This project's training."""
+    return Contender(loop.train(our_training(task, runtime)), lambda: compute.configure(runtime))
 
 
 def plain_unet(task: Task, device: torch.device) -> plain_diffusers.UNet2DModel:
     """The rung's network as a UNet2DModel, whichever of the two U-Nets the rung itself uses."""
     settings = DiffusersUNetNetwork(**task.model.network.model_dump() | {"name": "diffusers_unet"})
-    classes = 3 if task.model.conditional else None
-    ours = network_module(settings).build(settings, tuple(task.images.shape[1:]), classes).unet
+    ours = network_module(settings).build(settings, tuple(task.images.shape[1:]), task.rehearsal.class_rows).unet
     return plain_diffusers.UNet2DModel.from_config(ours.config).to(device)  # without our shorter forwards
 
 

@@ -2,13 +2,24 @@
 
 from typing import Any
 
-from diffusion_ladder.artifacts import write_text
 from diffusion_ladder.data.user_paths import collision
-from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.graph.reader import read_graph
+from diffusion_ladder.foundation.artifacts import write_text
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.params.consistency import check_consistency, paths_of_users
-from diffusion_ladder.params.whole import validate
-from diffusion_ladder.runtime import Stage, run_stage
+from diffusion_ladder.params.whole import Parameters, validate
+
+
+def check_scored(parameters: Parameters, looped: list[str]) -> None:
+    """Refuse sections `score` that are not those over which dvc.yaml goes: DVC can't choose entries of a loop."""
+    scored = [name for name, rung in parameters.rungs.items() if rung.score]
+    if different := sorted({*scored} ^ {*looped}):
+        raise ParameterError(
+            f"params.yaml: rungs.{different[0]}.score: compare_scores in dvc.yaml goes over {', '.join(looped)}; in"
+            f" params.yaml {', '.join(scored) or 'no rung'} has this section: put it in or take it out there, then run"
+            " `make graph`"
+        )
 
 
 def main(stage: Stage) -> None:
@@ -20,6 +31,7 @@ def main(stage: Stage) -> None:
     parameters = validate(values)
     check_consistency(parameters)
     graph = read_graph(values)
+    check_scored(parameters, list(graph["compare_scores"].loop))
     written = {path for each in graph.values() for path in each.everywhere("outs", "metrics", "plots")}
     outputs = [*sorted(written), "data/downloads", ".dvc"]
     for key, given in paths_of_users(parameters).items():

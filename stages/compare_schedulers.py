@@ -4,9 +4,9 @@ import sys
 
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import write_json
+from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
-from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.schedulers.parity import differences_by_group, loops
 
 

@@ -6,14 +6,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import (
-    read_metadata,
-    read_tensors,
-    write_bytes,
-    write_json,
-    write_table,
-    write_tensors,
-)
 from diffusion_ladder.data.normalise import Normalisation, normalise
 from diffusion_ladder.device import configure
 from diffusion_ladder.diffusion.targets import x0_and_epsilon
@@ -28,10 +20,18 @@ from diffusion_ladder.evaluation.scores import (
 from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.scores import exhibits
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import (
+    read_metadata,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_table,
+    write_tensors,
+)
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.params.score import Score
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, load_rung, parameter_count
-from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.guidance import conditional
 
 LEVELS = ("low", "middle", "high")  # of noise, at the timesteps whose fields are shown

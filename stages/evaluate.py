@@ -5,10 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.device import configure
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.bounds import by_seed
 from diffusion_ladder.evaluation.classifier import load_classifier, parameter_count
 from diffusion_ladder.evaluation.cost import evaluate_images_cost, evaluate_points_cost
@@ -18,10 +16,12 @@ from diffusion_ladder.evaluation.inception import load_inception
 from diffusion_ladder.evaluation.label_free import random_convolutions, whitened
 from diffusion_ladder.evaluation.memorisation import evaluate_memorisation
 from diffusion_ladder.evaluation.points import evaluate_point_labels, evaluate_points
+from diffusion_ladder.foundation.artifacts import read_json, read_metadata, read_tensors
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.params.classifier import Classifier
 from diffusion_ladder.params.evaluation import ImageEvaluation, PointEvaluation
 from diffusion_ladder.randomness import generator
-from diffusion_ladder.runtime import Stage, run_stage
 
 Tensors = dict[str, Tensor]
 

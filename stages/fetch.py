@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.kinds import kind_of_data
-from diffusion_ladder.params.section import validated
-from diffusion_ladder.runtime import Stage, run_stage
+from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.runtime import Stage, run_stage
+from diffusion_ladder.foundation.section import validated
 
 
 def main(stage: Stage) -> None:

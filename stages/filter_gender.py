@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from diffusion_ladder.data.portraits.portrait_table import FILTERED, filter_raw
+from diffusion_ladder.foundation.runtime import Stage, run_stage
+from diffusion_ladder.foundation.section import validated
 from diffusion_ladder.params.datasets import LabelFilter
-from diffusion_ladder.params.section import validated
-from diffusion_ladder.runtime import Stage, run_stage
 
 RAW, FILTERED_FACES = Path("data/raw/faces"), Path("data/interim/faces") / FILTERED
 

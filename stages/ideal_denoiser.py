@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_bytes, write_json, write_tensors
 from diffusion_ladder.data.normalise import Normalisation, normalise
 from diffusion_ladder.device import configure
 from diffusion_ladder.evaluation.bounds import by_seed
@@ -23,6 +22,15 @@ from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.exhibit import Exhibit
 from diffusion_ladder.figures.ways import first_of_each_class
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import (
+    read_json,
+    read_metadata,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.networks.ideal_denoiser import IdealDenoiser
 from diffusion_ladder.params.classifier import Classifier
 from diffusion_ladder.params.evaluation import ImageEvaluation, PointEvaluation
@@ -32,7 +40,6 @@ from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import generator
 from diffusion_ladder.rungs import Rung, parameter_count
-from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.loop import Drawing, Samples, draw_samples
 
 Tensors = dict[str, Tensor]

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from diffusion_ladder.artifacts import read_json, write_json, write_tensors
 from diffusion_ladder.data.kinds import kind_of_data
-from diffusion_ladder.runtime import Stage, run_stage
+from diffusion_ladder.foundation.artifacts import read_json, write_json, write_tensors
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 
 
 def main(stage: Stage) -> None:

@@ -5,17 +5,17 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, write_bytes, write_json
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.evaluation.findings import read_findings
 from diffusion_ladder.figures import evaluation, memorisation, process, samples, training
-from diffusion_ladder.figures.canvas import house_style
+from diffusion_ladder.figures.canvas import house_style, missing_letters
 from diffusion_ladder.figures.exhibit import RungArtifacts
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import read_json, read_metadata, read_tensors, write_bytes, write_json
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.params.figures import Figures
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import generator
-from diffusion_ladder.runtime import Stage, run_stage
 
 
 def first_samples(path: str) -> Tensor:
@@ -47,6 +47,8 @@ def read_artifacts(model: str, dataset: str) -> RungArtifacts:
 def main(stage: Stage) -> None:
     """Write the figures, then captions.json, which lists them in the order of reading."""
     artifacts = read_artifacts(stage.key, stage.parameter(f"rungs.{stage.key}.dataset", str))
+    if complaint := missing_letters(artifacts.classes):
+        print(f"{stage.label}: {complaint}", flush=True)
     findings = read_findings(stage.key)
     settings = stage.section("figures", Figures)
     schedule = forward_process(Schedule.model_validate(artifacts.rung["schedule"]))

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_json, write_bytes, write_json
 from diffusion_ladder.data.portraits.decoding import decode_image
 from diffusion_ladder.data.portraits.portrait_table import FILE_NAME, filtered_batches
-from diffusion_ladder.figures.canvas import house_style
+from diffusion_ladder.figures.canvas import house_style, missing_letters
 from diffusion_ladder.figures.data import exhibits
-from diffusion_ladder.runtime import Stage, run_stage
+from diffusion_ladder.foundation.artifacts import read_json, write_bytes, write_json
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 
 CROPPED_PICTURES = 6  # shown before and after
 
@@ -35,6 +35,8 @@ def cropped_pictures(path: Path) -> list[Image.Image]:
 def main(stage: Stage) -> None:
     """Write reports/data/DATASET/: the figures, then captions.json, which lists them."""
     dataset, card = f"datasets.{stage.key}", read_json(f"reports/data/{stage.key}.json")
+    if complaint := missing_letters(card["class_names"]):
+        print(f"{stage.label}: {complaint}", flush=True)
     count = stage.parameter(f"{dataset}.examples", int)
     examples = first_examples(Path(f"data/processed/{stage.key}.safetensors"), len(card["class_names"]), count)
     filtered = Path("data/interim") / stage.key / "filtered" / FILE_NAME

@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_tensors, write_bytes, write_json, write_text
 from diffusion_ladder.figures import pairs
-from diffusion_ladder.figures.canvas import house_style
+from diffusion_ladder.figures.canvas import house_style, missing_letters
 from diffusion_ladder.figures.ladder import ladder_exhibit
 from diffusion_ladder.figures.samples import COMPARED_SHARE
+from diffusion_ladder.foundation.artifacts import read_tensors, write_bytes, write_json, write_text
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.params.whole import Parameters, validate
 from diffusion_ladder.report.ladder import step_of
 from diffusion_ladder.report.model_cards import CARDS, place_cards
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.run_page import write_run_page
-from diffusion_ladder.runtime import Stage, run_stage
 
 ACROSS = "reports/across"
 
@@ -45,6 +45,8 @@ def draw_across(parameters: Parameters) -> None:
 def main(stage: Stage) -> None:
     """Write the report in both forms and the model cards from the artifacts, and the page about the last run."""
     parameters = validate(stage.parameter("", dict[str, Any]))
+    if complaint := missing_letters(rung.title for rung in parameters.rungs.values()):
+        print(f"{stage.label}: {complaint}", flush=True)
     draw_across(parameters)
     pages = build_pages(Path(), parameters)
     write_text("reports/index.html", pages.html)

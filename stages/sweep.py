@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import write_tensors
 from diffusion_ladder.device import configure
+from diffusion_ladder.foundation.artifacts import write_tensors
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.sweep import Sweep
 from diffusion_ladder.processes import Processes, processes_of
 from diffusion_ladder.rungs import Rung, load_rung, parameter_count
-from diffusion_ladder.runtime import Stage, run_stage
 from diffusion_ladder.sampling.loop import Drawing, Samples, draw_samples
 from diffusion_ladder.sampling.sweep import Setting, settings_by_table
 

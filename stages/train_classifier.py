@@ -5,10 +5,8 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import read_metadata, read_tensors, write_json
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.device import configure
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.classifier import (
     Classifier,
     check_accuracy,
@@ -18,9 +16,11 @@ from diffusion_ladder.evaluation.classifier import (
     save_classifier,
     train,
 )
+from diffusion_ladder.foundation.artifacts import read_metadata, read_tensors, write_json
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.params.classifier import Classifier as Settings
 from diffusion_ladder.randomness import generator
-from diffusion_ladder.runtime import Stage, run_stage
 
 
 def trained_classifier(stage: Stage, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Classifier:

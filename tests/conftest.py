@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
+HOW_TO_GET_CHROMIUM = "no chromium: get it with `apt-get install -y chromium`"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by the marks
@@ -84,3 +86,23 @@ def builds(tmp_path_factory) -> dict[str, Path]:
 def smoke(builds) -> Path:
     """A copy of the project with the smoke preset, in which `dvc repro` has run."""
     return builds["smoke"]
+
+
+def need(program: str | None, in_ci: bool) -> None:
+    """Without the browser its tests are skipped, but in CI nothing is left unchecked."""
+    if program is None:
+        assert not in_ci, HOW_TO_GET_CHROMIUM
+        pytest.skip(HOW_TO_GET_CHROMIUM)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A real browser."""
+    program = shutil.which("chromium")
+    need(program, bool(os.environ.get("CI")))
+    from playwright.sync_api import sync_playwright  # which most tests don't need
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-quic"])
+        yield browser
+        browser.close()

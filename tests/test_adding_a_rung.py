@@ -13,12 +13,13 @@ import yaml
 from conftest import PROJECT, run
 from PIL import Image
 
-from diffusion_ladder.artifacts import read_json, read_table
 from diffusion_ladder.data.digits.dataset import file_in, hash_content
 from diffusion_ladder.data.digits.mnist_family import layout_of
+from diffusion_ladder.evaluation.findings import TEXT_COLUMNS
+from diffusion_ladder.foundation.artifacts import read_json, read_table
+from diffusion_ladder.foundation.section import load_yaml, merge
 from diffusion_ladder.overlays import for_each_rung, laid_over
 from diffusion_ladder.params.consistency import check_consistency
-from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.whole import validate
 from diffusion_ladder.presets import load_preset
 
@@ -115,7 +116,7 @@ def test_the_page_has_a_rung_of_at_most_sixty_lines_in_each_walk():
 @pytest.mark.parametrize("rung", ["fashion", "pets"])
 def test_the_blocks_of_the_page_fit_the_parameters_and_every_preset(rung):
     values = merge(load_yaml("params.yaml"), added(sections()[rung]))
-    for preset in ("default", "smoke", "full"):
+    for preset in ("default", "smoke", "hour", "full"):
         made = laid_over(values, for_each_rung(load_preset(preset), values)) if preset != "default" else values
         check_consistency(validate(made))
 
@@ -126,7 +127,7 @@ def test_a_rung_of_the_page_has_all_that_a_rung_has(walked, rung, classes):
     numbers = read_json(walked / f"reports/metrics/{rung}.json")
     assert 0 <= numbers["label_accuracy"] <= 1
     assert numbers["extractor"] == f"{rung} classifier"
-    confusion = read_table(walked / f"reports/tables/{rung}/confusion.tsv")
+    confusion = read_table(walked / f"reports/tables/{rung}/confusion.tsv", TEXT_COLUMNS)
     assert [row["judged"] for row in confusion[: len(classes)]] == [*classes]
     assert len(confusion) == len(classes) ** 2
     figures = {entry["file"] for entry in read_json(walked / f"reports/figures/{rung}/captions.json")}

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_ladder.artifacts import (
+from diffusion_ladder.foundation.artifacts import (
     StoredTensor,
     canonical_json,
     read_metadata,
@@ -21,7 +21,7 @@ from diffusion_ladder.artifacts import (
     write_json,
     write_tensors,
 )
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 
 JSON = st.recursive(
     st.none()
@@ -89,7 +89,7 @@ def test_a_stored_tensor_gives_the_bytes_that_the_library_writes(tmp_path):
 def test_tensor_files_are_the_same_bytes_in_every_process(tmp_path):
     code = """
 import sys, torch
-from diffusion_ladder.artifacts import write_tensors
+from diffusion_ladder.foundation.artifacts import write_tensors
 names = ["a", "b", "c"] if sys.argv[2] == "1" else ["c", "b", "a"]
 write_tensors(sys.argv[1], {n: torch.full((3, 2), float(ord(n))) for n in names}, {n: 1 for n in names})
 """

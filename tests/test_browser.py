@@ -4,19 +4,14 @@ One Chromium and one built page (that of the smoke graph) serve all tests.
 """
 
 import http.server
-import os
-import shutil
 from contextlib import contextmanager
 from functools import partial
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import PROJECT, serving
-from playwright.sync_api import sync_playwright
+from conftest import PROJECT, need, serving
 
 pytestmark = pytest.mark.browser
-CHROMIUM = shutil.which("chromium")
-HOW_TO_GET_IT = "no chromium: get it with `apt-get install -y chromium`"
 PAGES = ("index.html", "run/index.html")
 FILMS = "figure.film:has(input[type=range])"
 
@@ -26,27 +21,11 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def need(program, in_ci):
-    """Without the browser these tests are skipped, but in CI nothing is left unchecked."""
-    if program is None:
-        assert not in_ci, HOW_TO_GET_IT
-        pytest.skip(HOW_TO_GET_IT)
-
-
 def test_a_missing_browser_is_a_failure_in_ci_and_a_skip_elsewhere():
     with pytest.raises(AssertionError, match="apt-get install -y chromium"):
         need(None, in_ci=True)
     with pytest.raises(pytest.skip.Exception, match="apt-get install -y chromium"):
         need(None, in_ci=False)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    need(CHROMIUM, bool(os.environ.get("CI")))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-quic"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import torch
 from conftest import PROJECT
 from test_training import TRAINING, new_rung, task_of
 
-from diffusion_ladder.artifacts import read_metadata, read_tensors, serialise
 from diffusion_ladder.device import configure
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.runtime import Stage
+from diffusion_ladder.foundation.artifacts import read_metadata, read_tensors, serialise
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import Stage
 from diffusion_ladder.training.checkpoint import Checkpoints, state_tensors
 from diffusion_ladder.training.history import BINS, COLUMNS, History
 from diffusion_ladder.training.loop import draw_batch, initial_state, train

@@ -15,15 +15,15 @@ from sklearn.metrics import confusion_matrix
 
 from diffusion_ladder.data.digits.mnist_family import class_names
 from diffusion_ladder.data.normalise import IMAGES, Normalisation
-from diffusion_ladder.errors import ParameterError
 from diffusion_ladder.evaluation.cost import evaluate_points_cost
 from diffusion_ladder.evaluation.findings import Findings
 from diffusion_ladder.evaluation.points import evaluate_point_labels, nearest_curve
 from diffusion_ladder.figures import canvas, evaluation, exhibit, mosaic, process, samples, training, ways
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import load_yaml, merge
 from diffusion_ladder.overlays import flatten, for_each_rung, laid_over
 from diffusion_ladder.params.consistency import EMNIST_CLASSES, check_consistency
 from diffusion_ladder.params.figures import Figures
-from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.whole import validate
 from diffusion_ladder.presets import load_preset
 from diffusion_ladder.randomness import generator

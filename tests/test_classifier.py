@@ -12,9 +12,7 @@ from conftest import PROJECT, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_ladder.artifacts import read_json, read_tensors, write_tensors, write_text
 from diffusion_ladder.data.normalise import IMAGES, normalise
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.classifier import (
     augment,
     check_accuracy,
@@ -26,6 +24,8 @@ from diffusion_ladder.evaluation.classifier import (
     shuffled_batches,
     train,
 )
+from diffusion_ladder.foundation.artifacts import read_json, read_tensors, write_tensors, write_text
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.classifier import Classifier as Settings
 
 SETTINGS = Settings(
@@ -189,6 +189,7 @@ def project_with_two_digits(folder, min_accuracy):
     card = {"dataset": "mnist", "kind": "digits", "class_names": ["0", "1"]}
     card |= {"normalisation": {"mean": [0.5], "std": [0.5]}}
     write_tensors(folder / "data/processed/mnist.safetensors", tensors, card)
+    write_text(folder / "data/params_checked.txt", "")
     write_text(folder / "params.yaml", yaml.safe_dump(parameters))
     write_text(folder / "dvc.yaml", (PROJECT / "dvc.yaml").read_text())
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT, run
+from dvc.repo.artifacts import check_name_format
 
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.graph.__main__ import written
 from diffusion_ladder.graph.imports import as_folders, files_named_in
-from diffusion_ladder.graph.reader import read_graph
-from diffusion_ladder.params.section import load_yaml
 
 MODULE = "src/diffusion_ladder/figures/extra.py"
 
@@ -44,6 +45,28 @@ def without_dependencies(text):
 def test_dvc_yaml_is_as_make_graph_writes_it():
     parameters, text = load_yaml("params.yaml"), Path("dvc.yaml").read_text()
     assert written(text, parameters, read_graph(parameters)) == text, "dvc.yaml does not fit the code: run `make graph`"
+
+
+def test_every_model_is_registered_by_a_name_that_dvc_takes():
+    rungs, registered = load_yaml("params.yaml")["rungs"], load_yaml("dvc.yaml")["artifacts"]
+    assert [entry["path"] for entry in registered.values()] == [f"models/{key}" for key in rungs]
+    for (name, entry), rung in zip(registered.items(), rungs.values(), strict=True):
+        check_name_format(name)
+        assert "_" not in name
+        assert (entry["type"], entry["desc"]) == ("model", rung["title"])
+        assert {rung["dataset"], rung["network"]["name"]} < set(entry["labels"])
+        assert ("class-conditional" in entry["labels"]) == rung["conditional"]
+
+
+def test_a_new_rung_is_registered(copy):
+    parameters = copy / "params.yaml"
+    moons = parameters.read_text().split("\n  moons:\n    title")[1].split("\n  mnist_scratch:")[0]
+    moons = moons.replace("Part 1: moons", "Sam's moons")
+    place = "\n  faces:\n    title"
+    parameters.write_text(parameters.read_text().replace(place, f"\n  Sams_moons:\n    title{moons}{place}"))
+    make_graph(copy)
+    entry = load_yaml(copy / "dvc.yaml")["artifacts"]["sams-moons"]
+    assert (entry["path"], entry["desc"]) == ("models/Sams_moons", "Sam's moons")
 
 
 def test_dvc_yaml_is_short():
@@ -92,7 +115,7 @@ def test_imports_for_types_and_those_inside_functions_are_none(copy):
 def test_a_folder_stands_for_its_files_where_a_stage_imports_all_of_them(copy, monkeypatch):
     monkeypatch.chdir(copy)
     files = {path.as_posix() for path in Path("src/diffusion_ladder/training").glob("*.py")}
-    other = "src/diffusion_ladder/errors.py"
+    other = "src/diffusion_ladder/foundation/errors.py"
     assert as_folders({*files, other}) == {"src/diffusion_ladder/training", other}
     some = {*sorted(files)[1:], other}
     assert as_folders(some) == some
@@ -131,3 +154,14 @@ def test_the_reader_fills_in_each_entry_and_names_what_is_not_there():
     assert graph["fetch"].everywhere("outs") >= {f"data/raw/{name}" for name in parameters["datasets"]}
     with pytest.raises(UserError, match=r"^train: there is no 'squares'; choose one of circles, moons, "):
         graph["train"].entry("squares")
+
+
+@pytest.mark.parametrize("score", ["null", None])
+def test_a_score_that_is_off_where_the_loop_has_it_is_refused_before_anything_is_built(copy, score):
+    text = (copy / "params.yaml").read_text()
+    off = "" if score is None else f"    score: {score}"
+    (copy / "params.yaml").write_text(text.replace("    score: {}", off, 1))
+    ran = run([sys.executable, "stages/check_params.py"], copy, PYTHONPATH="src")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("check_params: params.yaml: rungs.circles.score: compare_scores in dvc.yaml goes over")
+    assert not (copy / "data/params_checked.txt").exists()

@@ -17,11 +17,11 @@ import torch
 from conftest import serving
 from pydantic import ValidationError
 
-from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.digits import archive, mnist_family
 from diffusion_ladder.data.digits import dataset as digits
 from diffusion_ladder.data.digits.idx import read_idx
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import MNIST_SPLITS, MlxtendSource, PointsPreprocess, TorchvisionSource
 
 PREPROCESS = PointsPreprocess(test_fraction=0.2)

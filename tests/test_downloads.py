@@ -16,7 +16,7 @@ from conftest import serving
 from diffusion_ladder.data import files
 from diffusion_ladder.data.digits import dataset as digits
 from diffusion_ladder.data.digits.mnist_family import PublishedFile
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import TorchvisionSource
 
 CONTENT = gzip.compress(b"what was published", mtime=0)

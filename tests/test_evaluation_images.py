@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from diffusion_ladder.artifacts import sha256_of_file
 from diffusion_ladder.data.normalise import IMAGES
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.classifier import Judgement, judge, new_classifier, train
 from diffusion_ladder.evaluation.images import (
     Judged,
@@ -30,6 +28,8 @@ from diffusion_ladder.evaluation.images import (
 from diffusion_ladder.evaluation.inception import inception_features, load_inception
 from diffusion_ladder.evaluation.labels import confusion, label_findings
 from diffusion_ladder.evaluation.manifolds import manifold_metrics
+from diffusion_ladder.foundation.artifacts import sha256_of_file
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.classifier import Classifier as Settings
 from diffusion_ladder.params.evaluation import AccuracyScore, ImageEvaluation, Inception, Memorisation, TwoSampleTest
 from diffusion_ladder.randomness import generator

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from diffusion_ladder.artifacts import read_tensors, write_json, write_table, write_tensors, write_text
 from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.figures import (
     canvas,
@@ -37,6 +36,7 @@ from diffusion_ladder.figures import (
     training,
     ways,
 )
+from diffusion_ladder.foundation.artifacts import read_tensors, write_json, write_table, write_tensors, write_text
 from diffusion_ladder.randomness import generator
 
 MODELS = ("circles", "mnist_scratch", "faces")

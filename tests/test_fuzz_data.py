@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy
 import pyarrow
 import pyarrow.parquet
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from diffusion_ladder.data.digits.idx import read_idx
 from diffusion_ladder.data.portraits.decoding import UndecodableImageError, decode_image
 from diffusion_ladder.data.portraits.local_portraits import adopt
 from diffusion_ladder.data.portraits.portrait_table import filter_portraits
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 
 fuzz = settings(
@@ -209,3 +210,14 @@ def test_columns(tmp_path, labels, images, nested, coded, rows):
         return
     work = lambda: filter_portraits([tmp_path / "x.parquet"], WANTED, tmp_path / "filtered")  # noqa: E731
     expect_a_table_or_a_line(work, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["\0ytes", "a\nb", "\x1b[31m"])
+@pytest.mark.parametrize("column", ["image", "gender"])
+def test_the_name_of_a_field_that_cannot_be_shown(tmp_path, column, name):
+    """Found by the parquet files above: a damaged schema, whose types stand in the complaint."""
+    columns = {"image": FACES["image"], "gender": FACES["gender"], column: pyarrow.array([{name: 1}] * 4)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=f"the column {column} must hold") as refused:
+        filter_portraits([tmp_path / "x.parquet"], WANTED, tmp_path / "filtered")
+    one_line(refused.value)

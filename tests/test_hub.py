@@ -16,10 +16,10 @@ import pytest
 from conftest import serving
 from pydantic import ValidationError
 
-from diffusion_ladder.artifacts import read_json, sha256_of_file
 from diffusion_ladder.data.portraits import dataset as portraits
 from diffusion_ladder.data.portraits import hub
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_json, sha256_of_file
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import HubSource
 from diffusion_ladder.params.whole import load_parameters
 
@@ -326,8 +326,8 @@ def in_a_process(server, parquet, before="", **environment):
     code = (
         "import sys; from pathlib import Path\n"
         "from diffusion_ladder.data.portraits import dataset as portraits\n"
-        "from diffusion_ladder.errors import UserError\n"
-        "from diffusion_ladder.artifacts import write_json\n"
+        "from diffusion_ladder.foundation.errors import UserError\n"
+        "from diffusion_ladder.foundation.artifacts import write_json\n"
         "from diffusion_ladder.params.datasets import HubSource\n"
         f"settings = HubSource(**{settings(parquet).model_dump()!r})\n"
         "try:\n    write_json('card.json', portraits.fetch('hub', settings, 0, Path('data/raw/faces')))\n"

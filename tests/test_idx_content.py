@@ -6,10 +6,10 @@ import hashlib
 import numpy
 import pytest
 
-from diffusion_ladder.artifacts import write_json
 from diffusion_ladder.data.digits import dataset as digits
 from diffusion_ladder.data.digits import mnist_family
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import PointsPreprocess, TorchvisionSource
 
 LAYOUT = mnist_family.layout_of("MNIST", None)

@@ -15,7 +15,7 @@ from test_portraits import picture
 from diffusion_ladder.data.portraits.arrow_columns import images_of, plain_label, values_of
 from diffusion_ladder.data.portraits.labels import explain_lookalikes, lookalikes, written
 from diffusion_ladder.data.portraits.portrait_table import filter_portraits
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 
 PICTURE = picture()

@@ -10,6 +10,7 @@ from diffusion_ladder.params.training import Training
 from diffusion_ladder.training.optimisers import build_optimiser, hidden_weights, orthogonalised
 
 SETTINGS = Training(
+    seed=0,
     steps=10,
     batch_size=8,
     learning_rate=1e-2,

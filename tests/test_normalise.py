@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_ladder.data.normalise import IMAGES, Normalisation, normalise, unnormalise
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 
 moderate = st.floats(-1e3, 1e3)
 deviation = st.floats(1e-2, 1e3)

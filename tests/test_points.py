@@ -5,10 +5,10 @@ import pytest
 import sklearn.datasets
 import torch
 
-from diffusion_ladder.artifacts import read_tensors, write_json
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.data.points import dataset as points
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_tensors, write_json
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import CirclesSource, PointsPreprocess, PointsSource
 from diffusion_ladder.randomness import seed_of
 

@@ -21,7 +21,7 @@ from PIL import Image
 from diffusion_ladder.data.portraits import dataset as portraits
 from diffusion_ladder.data.portraits import drawn_portraits, local_portraits, parallel
 from diffusion_ladder.data.portraits.portrait_table import filter_portraits, filtered_batches, looked_at
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import DicebearSource, ImagefolderSource, LabelFilter, ParquetSource
 from diffusion_ladder.params.whole import load_parameters
 

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors, sha256_of_file, write_tensors
 from diffusion_ladder.data import split
 from diffusion_ladder.data.portraits import dataset as portraits
 from diffusion_ladder.data.portraits import parallel
@@ -28,10 +27,11 @@ from diffusion_ladder.data.portraits.decoding import (
     to_pixels,
     to_square,
 )
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_json, read_metadata, read_tensors, sha256_of_file, write_tensors
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import Stage
+from diffusion_ladder.foundation.section import load_yaml, look_up
 from diffusion_ladder.params.datasets import PortraitsPreprocess
-from diffusion_ladder.params.section import load_yaml, look_up
-from diffusion_ladder.runtime import Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 PREPROCESS = PortraitsPreprocess(

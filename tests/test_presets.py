@@ -9,9 +9,9 @@ from dvc.utils.hydra import apply_overrides
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_ladder.overlays import flatten
-from diffusion_ladder.params.section import load_yaml
-from diffusion_ladder.presets import in_hydra, merged_parameters, overrides
+from diffusion_ladder.foundation.section import load_yaml
+from diffusion_ladder.overlays import flatten, in_hydra
+from diffusion_ladder.presets import merged_parameters, overrides
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=12)
 LEAVES = st.one_of(st.integers(-999, 999), st.booleans(), st.floats(-9, 9, width=16), TEXTS)
@@ -50,7 +50,7 @@ def test_every_value_survives_a_shell(text):
     assert plain.stdout == f"title={in_hydra(text)}"
 
 
-@pytest.mark.parametrize("name", ["smoke", "full"])
+@pytest.mark.parametrize("name", ["smoke", "hour", "full"])
 def test_a_preset_as_options_is_the_preset(tmp_path, name):
     (tmp_path / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
     words = shlex.split(" ".join(overrides(name)))

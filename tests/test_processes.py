@@ -18,11 +18,11 @@ from conftest import PROJECT, as_activated, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_ladder.artifacts import read_json, read_tensors
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.evaluation.points import energy_distance
+from diffusion_ladder.foundation.artifacts import read_json, read_tensors
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import LAUNCHER, Launch
 from diffusion_ladder.processes import Processes
-from diffusion_ladder.runtime import LAUNCHER, Launch
 
 MODELS = ("circles", "mnist_scratch")
 ONE_THREAD = {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}

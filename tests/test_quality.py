@@ -7,9 +7,9 @@ import pytest
 import yaml
 from conftest import PROJECT, run
 
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.params.quality import Threshold
-from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.quality import checks
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from conftest import PROJECT, run
 
-from diffusion_ladder.params.section import load_yaml, look_up
+from diffusion_ladder.foundation.section import load_yaml, look_up
 from diffusion_ladder.params.whole import validate
 
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [PROJECT / "README.md", PROJECT / "exercises/README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 
 def texts() -> str:

@@ -21,13 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from justhtml import JustHTML
 from PIL import Image
+from test_studies import results_of
 from tracing import is_printed_form_of, parsed, untraced
 
 from diffusion_ladder.diffusion.schedules import make_schedule
-from diffusion_ladder.hashes import md5_of_output
+from diffusion_ladder.foundation.hashes import md5_of_output
+from diffusion_ladder.foundation.section import load_yaml, merge
 from diffusion_ladder.overlays import for_each_rung
 from diffusion_ladder.params.quality import Threshold
-from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.training import LossWeight
 from diffusion_ladder.params.whole import load_parameters, validate
 from diffusion_ladder.quality import checks
@@ -42,9 +43,10 @@ from diffusion_ladder.report.notation import latex, mathml
 from diffusion_ladder.report.page import build_pages
 from diffusion_ladder.report.pictures import embedded_pictures
 from diffusion_ladder.report.provenance import provenance_of
-from diffusion_ladder.report.rendering import TEMPLATES, number, prose, size, with_spread
+from diffusion_ladder.report.rendering import TEMPLATES, number, plain, prose, size, with_spread
 from diffusion_ladder.report.run_page import bars_of, duration, read_records, run_page, write_run_page
 from diffusion_ladder.report.stage_graph import drawing, read_stages
+from diffusion_ladder.report.study_page import write_study
 from diffusion_ladder.report.verdict import data_in_words, preset_of
 from diffusion_ladder.report.words import about_network, about_training
 
@@ -284,7 +286,7 @@ def test_every_rung_has_its_chapter_in_order(pages):
     page = Page(pages.html)
     sections = [name for name in page.all("section", "id") if name in PARAMETERS.rungs]
     assert sections == list(PARAMETERS.rungs)
-    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-6] == list(PARAMETERS.rungs)
+    assert re.findall(r'<a id="(\w+)"></a>', pages.markdown)[2:-7] == list(PARAMETERS.rungs)
     words = " ".join(page.texts)
     for model in PARAMETERS.rungs.values():
         assert model.title in words
@@ -348,7 +350,7 @@ def test_rung_zero_stands_before_the_first_rung_with_its_equation_its_alarm_and_
     assert "**(1) The ideal denoiser**" in part
     assert "def data_set_x0(" in part
     for key in ("circles", "mnist_scratch"):
-        assert f"**Verdict:** Signs of memorisation in {key} <all>." in part
+        assert f"**Verdict:** {plain(f'Signs of memorisation in {key} <all>.')}" in part
         assert f"`dvc repro -s -f ideal_denoiser@{key}`" in part
         assert f"Signs of memorisation in {key} &lt;all&gt;." in found.html
     assert re.search(r"Gaussian chain of 13 steps: .*0\.0719", part)
@@ -422,7 +424,7 @@ def test_the_verdict_is_the_gate(root, pages):
     ]
 
 
-@pytest.mark.parametrize("name", ["default", "smoke", "full"])
+@pytest.mark.parametrize("name", ["default", "smoke", "hour", "full"])
 def test_the_preset_is_named_and_what_differs_from_it(name, tmp_path):
     shutil.copytree(REPOSITORY / "presets", tmp_path / "presets")
     shutil.copy(REPOSITORY / "params.yaml", tmp_path / "presets/default.yaml")
@@ -732,12 +734,15 @@ def test_markdown_links_lead_somewhere(root, tmp_path):
     reports = tmp_path / "project/reports"
     pages = build_pages(tmp_path / "project", PARAMETERS)
     (reports / "index.html").write_text(pages.html)
+    (reports / "play.html").touch()  # which has an element for every rung, as its own tests see to
     write_run_page(reports / "run")
     links = re.findall(r"\]\(([^)\s]+)\)", pages.markdown) + Page(pages.html).all("a", "href")
     relative = [link for link in links if not link.startswith(("#", "https://", "http://"))]
     assert len(relative) > 20
     assert [link for link in relative if not (reports / link.split("#")[0]).exists()] == []
-    assert {link.split("#")[1] for link in relative if "#" in link} <= {
+    to_play = [link.removeprefix("play.html#") for link in relative if link.startswith("play.html#")]
+    assert to_play == [*PARAMETERS.rungs]
+    assert {link.split("#")[1] for link in relative if "#" in link} - {*to_play} <= {
         attributes["id"]
         for _, attributes in Page((reports / "run/index.html").read_text()).elements
         if "id" in attributes
@@ -878,9 +883,10 @@ def test_the_page_stays_small_whatever_the_pictures(root, tmp_path):
 
 
 def is_small(reports):
-    """The page below 6 MB, all of reports/ below 9 MB."""
+    """The page below 6 MB, the live one below 4 MB, all of reports/ below 13 MB."""
     size = sum(path.stat().st_size for path in reports.rglob("*") if path.is_file())
-    return (reports / "index.html").stat().st_size < 6_000_000 and size < 9_000_000
+    pages = {"index.html": 6_000_000, "play.html": 4_000_000}
+    return all((reports / page).stat().st_size < most for page, most in pages.items()) and size < 13_000_000
 
 
 def test_the_report_in_this_repository_is_small():
@@ -968,6 +974,31 @@ def test_the_provenance_names_versions_of_the_lock_seeds_and_circumstances(proje
         assert "train / rung.model / noise / step" in text
         assert re.search(r"weights: models/faces `?[0-9a-f]{32}\.dir", text)
     assert provenance_of(project, PARAMETERS).seed == PARAMETERS.seed
+
+
+def test_studies_have_a_chapter_and_recipes_a_table_of_their_own(root, tmp_path):
+    shutil.copytree(root, tmp_path / "project")
+    for name, heading in (("brief", None), ("recipe", "What helps at this budget")):
+        values = {"plain": [0.10, 0.11, 0.12], "good": [0.05, 0.051, 0.052]}
+        found = results_of(values, study=name, heading=heading, question=f"Is {name} <b>?")
+        folder = tmp_path / "project/reports/studies" / name
+        write_json(folder / "results.json", found)
+        write_study(folder, found, {})
+        assert complaints_about((folder / "index.html").read_text()) == []
+    pages = build_pages(tmp_path / "project", PARAMETERS)
+    assert complaints_about(pages.html) == []
+    for text in (pages.html, pages.markdown):
+        assert (
+            text.count(
+                "*good* is better than plain" if text is pages.markdown else "<em>good</em> is better than plain"
+            )
+            == 2
+        )
+        assert text.index("Is brief") < text.index("What helps at this budget") < text.index("Is recipe")
+        assert text.count("0.1100 ± 0.0100") + text.count("0.110 ± 0.010") == 1  # the recipe's table alone
+    assert 'href="studies/brief/index.html"' in pages.html
+    assert "](studies/brief/README.md)" in pages.markdown
+    assert "](studies/brief/quality.png)" in pages.markdown
 
 
 def test_figures_of_several_rungs_stand_across_the_rungs(root, tmp_path):

@@ -1,13 +1,19 @@
 """Random generators by purpose, devices, precision and errors."""
 
+import errno
+import os
+import platform
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import PROJECT, run
 
 from diffusion_ladder.device import choose_device, choose_precision, choose_tf32
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation import runtime
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.randomness import generator, numpy_generator, seed_of
 
@@ -98,10 +104,52 @@ def test_a_stage_that_computes_nothing_does_not_wait_for_torch(stage):
 
 def test_a_stage_that_computes_asks_torch_for_algorithms_that_repeat_themselves():
     code = (
-        "import torch; from diffusion_ladder.device import configure; from diffusion_ladder.runtime import Stage;"
+        "import torch; from diffusion_ladder.device import configure;"
+        "from diffusion_ladder.foundation.runtime import Stage;"
         "stage = Stage('train', 'circles'); stage.prepare(configure);"
         "print(torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), stage.device)"
     )
     threads = load_parameters().runtime.threads
     printed = run([sys.executable, "-c", code], PROJECT, PYTHONPATH="src").stdout.split()
     assert printed[:2] == ["True", str(threads)]
+
+
+@pytest.fixture
+def as_a_stage(tmp_path, monkeypatch):
+    """Run a stage's work as the script stages/check_params.py does, in a folder of its own."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(PROJECT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stages/check_params.py"])
+    return runtime.run_stage
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG])
+def test_a_disk_that_takes_nothing_more_ends_a_stage_in_one_line(as_a_stage, number):
+    def work(stage):
+        raise OSError(number, "words of a library's own", "data/raw/x")
+
+    with pytest.raises(SystemExit) as ended:
+        as_a_stage(work)
+    assert ended.value.code == f"check_params: data/raw/x can't be written: {os.strerror(number)}"
+
+
+def test_a_disk_without_room_for_the_run_record_ends_a_stage_in_one_line(as_a_stage, monkeypatch):
+    monkeypatch.setattr(runtime, "RUN_RECORDS", Path("/proc/nowhere"))  # where nobody can write
+    with pytest.raises(SystemExit, match=r"^check_params: .*/proc/nowhere"):
+        as_a_stage(lambda stage: None)
+
+
+def test_an_error_that_no_user_can_mend_is_shown_as_it_is(as_a_stage):
+    def work(stage):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    with pytest.raises(ConnectionResetError):
+        as_a_stage(work)
+
+
+@pytest.mark.parametrize(("system", "said"), [("Linux", False), ("Darwin", True), ("Windows", True)])
+def test_a_stage_says_on_which_systems_it_is_tested(as_a_stage, monkeypatch, capsys, system, said):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    as_a_stage(lambda stage: None)
+    assert (f"check_params: {system} is untested here, only Linux is" in capsys.readouterr().out) is said

@@ -86,15 +86,6 @@ def test_terminal_signal_as_published(name: str, beta_start: float, beta_end: fl
     assert schedule.terminal_signal == pytest.approx(terminal_signal, rel=0.01)
 
 
-def test_linear_and_scaled_linear_run_from_beta_start_to_beta_end() -> None:
-    for name in ("linear", "scaled_linear"):
-        beta = make_beta(name, 1000, 0.00085, 0.012)
-        assert beta[[0, -1]].tolist() == pytest.approx([0.00085, 0.012], rel=1e-14)
-    assert torch.allclose(make_beta("linear", 3, 0.1, 0.3), torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))
-    root_mean = (0.1 * math.sqrt(2) + 0.3 * math.sqrt(2)) / 2  # sqrt(0.02) and sqrt(0.18)
-    assert make_beta("scaled_linear", 3, 0.02, 0.18)[1].item() == pytest.approx(root_mean**2, rel=1e-14)
-
-
 def test_cosine_alpha_bar_is_the_squared_cosine_until_the_cap() -> None:
     """Nichol and Dhariwal, eq. 17: the product of the alphas telescopes to f(t + 1) / f(0)."""
     T = 1000

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from scipy.stats import multivariate_normal
 
-from diffusion_ladder.artifacts import write_bytes, write_json
 from diffusion_ladder.diffusion.exact import data_set_log_density
 from diffusion_ladder.diffusion.schedules import make_schedule
 from diffusion_ladder.evaluation.scores import (
@@ -22,6 +21,7 @@ from diffusion_ladder.evaluation.scores import (
 )
 from diffusion_ladder.figures import scores as figures
 from diffusion_ladder.figures.canvas import house_style
+from diffusion_ladder.foundation.artifacts import write_bytes, write_json
 from diffusion_ladder.params.whole import load_parameters
 from diffusion_ladder.report.content import Reader
 from diffusion_ladder.report.page import build_pages

@@ -5,9 +5,9 @@ import sys
 import pytest
 from conftest import PROJECT, run
 
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.runtime import Launch
-from diffusion_ladder.surroundings import ignored
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import Launch
+from diffusion_ladder.foundation.surroundings import ignored
 
 SCRIPT = """
 import os

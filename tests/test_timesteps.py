@@ -10,6 +10,7 @@ from diffusion_ladder.training.loop import draw_timesteps, learning_rate_at
 
 SCHEDULE = Schedule(name="linear", T=1000, beta_start=1e-4, beta_end=0.01, prediction_type="epsilon")
 TRAINING = Training(
+    seed=0,
     steps=1000,
     batch_size=50,
     learning_rate=1e-2,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import threadpoolctl
 import torch
 
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.runtime import Runtime
 
 

@@ -1,12 +1,15 @@
 """Nested mappings of parameters: laid over each other, and flattened to dotted keys."""
 
 import functools
+import json
 import re
 from typing import Any
 
-from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.params.section import merge
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import merge
 
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # texts that Hydra takes without quotes
+WORDS = ("null", "true", "false", "nan", "inf")  # which it takes for something else
 PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -65,3 +68,23 @@ def laid_over(values: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]
         if not any(have == key or have.startswith(f"{key}.") or key.startswith(f"{have}.") for have in known):
             raise ParameterError(f"preset: params.yaml has no {key}")
     return merge(values, overlay)  # type: ignore[no-any-return]
+
+
+def in_hydra(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides, which DVC's `-S` reads."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{in_hydra(key)}:{in_hydra(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(in_hydra, value)) + "]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if PLAIN.fullmatch(value) and value.lower() not in WORDS:
+        return value
+    # Backslashes count only before a quote; ${ would begin an interpolation.
+    text = re.sub(r'(\\*)"', lambda found: found[1] * 2 + '\\"', value.replace("${", "\\${"))
+    return f'"{text}{trailing_backslashes(text)}"'
+
+
+def trailing_backslashes(text: str) -> str:
+    """Those at the end of a text, to be doubled before the closing quote."""
+    return text[len(text.rstrip("\\")) :]

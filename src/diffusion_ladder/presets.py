@@ -6,8 +6,6 @@ python -m diffusion_ladder.presets default --save       params.yaml as delivered
 """
 
 import argparse
-import json
-import re
 import shlex
 import shutil
 import subprocess
@@ -17,14 +15,11 @@ from typing import Any
 
 import yaml
 
-from diffusion_ladder.errors import ParameterError
-from diffusion_ladder.overlays import flatten, for_each_rung, laid_over
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import load_yaml
+from diffusion_ladder.overlays import flatten, for_each_rung, in_hydra, laid_over
 from diffusion_ladder.params.consistency import check_consistency
-from diffusion_ladder.params.section import load_yaml
 from diffusion_ladder.params.whole import validate
-
-PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # texts that Hydra takes without quotes
-WORDS = ("null", "true", "false", "nan", "inf")  # which it takes for something else
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -54,26 +49,6 @@ def overrides(name: str) -> list[str]:
     changed = {key: value for key, value in then.items() if key not in now or now[key] != value}
     settings = [f"{'' if key in now else '+'}{key}={in_hydra(value)}" for key, value in changed.items()]
     return [f"-S {shlex.quote(setting)}" for setting in settings]
-
-
-def in_hydra(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides, which DVC's `-S` reads."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{in_hydra(key)}:{in_hydra(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(in_hydra, value)) + "]"
-    if not isinstance(value, str):
-        return json.dumps(value)
-    if PLAIN.fullmatch(value) and value.lower() not in WORDS:
-        return value
-    # Backslashes count only before a quote; ${ would begin an interpolation.
-    text = re.sub(r'(\\*)"', lambda found: found[1] * 2 + '\\"', value.replace("${", "\\${"))
-    return f'"{text}{trailing_backslashes(text)}"'
-
-
-def trailing_backslashes(text: str) -> str:
-    """Those at the end of a text, to be doubled before the closing quote."""
-    return text[len(text.rstrip("\\")) :]
 
 
 def save(name: str) -> None:
@@ -112,6 +87,7 @@ def copy_project(name: str, folder: Path) -> None:
         if not file.startswith("reports/"):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, folder / file)
+    (folder / "reports/studies").mkdir(parents=True, exist_ok=True)  # of the copy's own, of which there are none
     (folder / "dvc.lock").unlink(missing_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     with (folder / ".dvc/config.local").open("w", encoding="utf-8") as config:

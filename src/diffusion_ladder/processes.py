@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.runtime import Launch
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import Launch
 
 Value = TypeVar("Value")
 

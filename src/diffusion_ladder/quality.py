@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.artifacts import read_json
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_json
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.quality import Threshold
 from diffusion_ladder.params.whole import load_parameters
 

@@ -4,8 +4,10 @@ The names in params.yaml are module names under networks/ and schedulers/; a mod
 """
 
 import importlib
+import importlib.metadata
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffusion_ladder.artifacts import partial, read_json, write_json
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.artifacts import partial, read_json, write_json
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.network import Network, network_settings
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.randomness import seed_of
 from diffusion_ladder.torchvision_import import repair_torchvision
 
 CARD = "rung.json"
+PIPELINE = Path(__file__).parent / "networks/diffusers_pipeline.py"  # travels with the model
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,14 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def save_rung(rung: Rung, folder: str | Path, scheduler: Any, facts: dict[str, Any]) -> None:
-    """Write the network, its scheduler's config where diffusers knows it, and rung.json to a folder.
+def save_rung(rung: Rung, folder: str | Path, facts: dict[str, Any], scheduler_options: Mapping[str, Any]) -> None:
+    """Write the network and rung.json to a folder; a network of diffusers becomes a whole pipeline of diffusers.
 
     The files are complete before they take their places in the folder.
 
     Args:
-        facts: what rung.json says besides what loading needs, such as the number of images seen.
+        facts: what rung.json says besides what loading needs, such as the number of images seen, and `class_names`.
+        scheduler_options: of the pipeline's scheduler, such as `timestep_spacing`.
     """
     folder = Path(folder)
     temporary = partial(folder)
@@ -115,8 +119,8 @@ def save_rung(rung: Rung, folder: str | Path, scheduler: Any, facts: dict[str, A
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         network_module(rung.settings).save(rung.network, temporary)
-        if hasattr(scheduler, "save_pretrained"):
-            scheduler.save_pretrained(temporary)
+        if rung.settings.name == "diffusers_unet":
+            save_pipeline(rung, temporary, facts["class_names"], scheduler_options)
         write_json(temporary / CARD, describe(rung) | facts)
         folder.mkdir(exist_ok=True)
         for file in sorted(temporary.iterdir()):
@@ -125,6 +129,28 @@ def save_rung(rung: Rung, folder: str | Path, scheduler: Any, facts: dict[str, A
         raise UserError(f"{folder} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_pipeline(rung: Rung, folder: Path, class_names: list[str], scheduler_options: Mapping[str, Any]) -> None:
+    """Add to the folder of a network of diffusers what makes it a pipeline: scheduler, model_index.json, pipeline.py.
+
+    A plain image network is one of diffusers' own; one that is told a class or folds pixels brings its code along. All
+    lies in one folder, as with google/ddpm-cifar10-32: its UNet2DModel and its scheduler can be loaded alone, too.
+    """
+    index: dict[str, Any] = {
+        "_class_name": "DDPMPipeline",
+        "_diffusers_version": importlib.metadata.version("diffusers"),
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    patch_size, folding = (getattr(rung.settings, name) for name in ("patch_size", "folding"))
+    if rung.num_classes or patch_size > 1:
+        shutil.copyfile(PIPELINE, folder / "pipeline.py")
+        names = {str(number): name for number, name in enumerate(class_names)} if rung.num_classes else None
+        index |= {"_class_name": ["pipeline", "LadderPipeline"], "patch_size": patch_size, "folding": folding}
+        index |= {"id2label": names}
+    write_json(folder / "model_index.json", index)
+    build_scheduler("diffusers_ddpm", rung.schedule, **scheduler_options).save_pretrained(folder)
 
 
 def describe(rung: Rung) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import replacing, sha256_of_file
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import replacing, sha256_of_file
+from diffusion_ladder.foundation.errors import UserError
 
 TIMEOUT_SECONDS = 30  # without a byte from a server
 SLOWEST_RATE = 20_000  # bytes per second, below which a mirror is given up

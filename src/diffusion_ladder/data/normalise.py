@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import StoredTensor
 from diffusion_ladder.data.normalise import Normalisation
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import StoredTensor
+from diffusion_ladder.foundation.errors import UserError
 
 
 @dataclass(frozen=True)

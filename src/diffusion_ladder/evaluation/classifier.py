@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from diffusion_ladder.artifacts import read_json, read_tensors, sha256_of_file, write_json, write_tensors
 from diffusion_ladder.data.normalise import Normalisation, normalise
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_json, read_tensors, sha256_of_file, write_json, write_tensors
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.classifier import Classifier as Settings
 
 WEIGHTS, CARD = "model.safetensors", "classifier.json"

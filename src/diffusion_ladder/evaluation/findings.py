@@ -6,7 +6,16 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_json, read_table, read_tensors, write_json, write_table, write_tensors
+from diffusion_ladder.foundation.artifacts import (
+    read_json,
+    read_table,
+    read_tensors,
+    write_json,
+    write_table,
+    write_tensors,
+)
+
+TEXT_COLUMNS = {"sampler", "class", "requested", "judged"}  # of tables; all others hold numbers
 
 Rows = list[dict[str, float | str]]
 
@@ -43,6 +52,6 @@ def read_findings(model: str) -> Findings:
     """Read what `write_findings` wrote."""
     return Findings(
         read_json(f"reports/metrics/{model}.json"),
-        {path.stem: read_table(path) for path in sorted(Path("reports/tables", model).glob("*.tsv"))},
+        {path.stem: read_table(path, TEXT_COLUMNS) for path in sorted(Path("reports/tables", model).glob("*.tsv"))},
         read_tensors(f"data/evaluation/{model}.safetensors"),
     )

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffusion_ladder.artifacts import sha256_of_file
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import sha256_of_file
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.evaluation import Inception as Settings
 from diffusion_ladder.torchvision_import import repair_torchvision
 

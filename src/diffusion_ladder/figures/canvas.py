@@ -5,28 +5,31 @@ is touched: settings live in `house_style`, and figures are rasterised by Agg, w
 """
 
 import math
-from collections.abc import Iterator
+import unicodedata
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import matplotlib
 import numpy
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patheffects import withStroke
-from matplotlib.textpath import TextPath
 from PIL import Image
 
 from diffusion_ladder.figures.palette import GRID, INK, RULE
 
+FONT = "DejaVu Sans"  # matplotlib's own, so that figures are the same whatever fonts a machine has
 TEXT_SIZE = 15
 SMALL_TEXT_SIZE = 13
 
 
 SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own
+    "font.sans-serif": [FONT],
     "mathtext.fontset": "dejavusans",
     "font.size": TEXT_SIZE,
     "axes.titlesize": TEXT_SIZE,
@@ -59,7 +62,8 @@ def house_style() -> Iterator[None]:
 
     Matplotlib reads its settings both when a figure is made and when it is drawn: do both inside.
     """
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a stage says once what `missing_letters` finds
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(cast(Any, SETTINGS))
         yield
@@ -79,8 +83,27 @@ def place_axes(figure: Figure, left: float, top: float, width: float, height: fl
     return figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
 
 
+def plain(text: str) -> str:
+    """A user's text for matplotlib, which would take what stands between two dollar signs for a formula."""
+    return text.replace("$", r"\$")
+
+
+def missing_letters(texts: Iterable[str]) -> str | None:
+    """What the figures' font lacks of some texts, in one line; None where it has all of them."""
+    font = get_font(findfont(FONT))
+    lacking = sorted({letter for text in texts for letter in text if not font.get_char_index(ord(letter))})
+    if not lacking:
+        return None
+    shown = ", ".join(f"{letter} ({unicodedata.name(letter, f'U+{ord(letter):04X}')})" for letter in lacking[:3])
+    more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+    return (
+        f"the figures' font, {FONT}, lacks {shown}{more}: figures show boxes instead, pages and tables the text itself"
+    )
+
+
 def place_text(figure: Figure, left: float, top: float, text: str, **settings: Any) -> None:
-    """Text at a place in pixels, measured from the figure's left and upper edge."""
+    """Text at a place in pixels, measured from the figure's left and upper edge; a formula with parse_math=True."""
+    settings = {"parse_math": False} | settings
     figure.text(left / figure.bbox.width, 1 - top / figure.bbox.height, text, **settings)
 
 
@@ -95,7 +118,8 @@ def watermark(figure: Figure, text: str = "SYNTHETIC") -> None:
 
 def text_width(text: str) -> int:
     """Width of a text in pixels."""
-    return math.ceil(TextPath((0, 0), text, TEXT_SIZE).get_extents().width)
+    font = FontProperties(family=FONT, size=TEXT_SIZE)
+    return math.ceil(RendererAgg(1, 1, 72).get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def rasterise(figure: Figure) -> Image.Image:

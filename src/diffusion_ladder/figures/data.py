@@ -56,7 +56,7 @@ def scatter(examples: Sequence[Tensor], names: Sequence[str]) -> Figure:
     axes = canvas.place_axes(figure, 60, 10, PLOT_SIDE, PLOT_SIDE)
     axes.set_aspect("equal", adjustable="datalim")
     for part, name, colour in zip(examples, names, (palette.BLUE, palette.ORANGE), strict=True):
-        axes.scatter(part[:, 0].numpy(), part[:, 1].numpy(), s=6, color=colour, label=name)
+        axes.scatter(part[:, 0].numpy(), part[:, 1].numpy(), s=6, color=colour, label=canvas.plain(name))
     figure.legend(loc="upper right")
     return figure
 

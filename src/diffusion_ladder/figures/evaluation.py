@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -30,6 +31,7 @@ SIZE_TITLES = {  # of what the table sample_size may hold, in the order of the p
     "two_sample_accuracy": "told apart by a classifier",
 }
 PANEL_WIDTH, PANEL_HEIGHT = 490, 215  # pixels
+SMALLEST_WRITTEN = 15  # side of a cell in which a number can be read, in pixels
 
 
 # Quality against cost
@@ -256,7 +258,9 @@ def spectrum_exhibit(findings: Findings) -> Exhibit:
 
 def shares_figure(rows: Rows) -> Figure:
     """A pair of bars for each class: its share among the samples, and among held-out data."""
-    figure = canvas.blank(1200, 340)
+    names = [str(row["class"]) for row in rows]
+    widest, step = max(map(canvas.text_width, names)), 1090 // len(names)
+    figure = canvas.blank(1200, 340 + widest * (widest > step))
     axes = canvas.place_axes(figure, 80, 40, 1090, 240)
     sides = ((-0.2, "share", "samples", palette.BLUE), (0.2, "held_out", "held-out data", palette.ORANGE))
     for offset, key, label, colour in sides:
@@ -266,15 +270,17 @@ def shares_figure(rows: Rows) -> Figure:
             errors = [100 * float(row["share_std"]) for row in rows]
             axes.errorbar(places, shares, yerr=errors, fmt="none", ecolor=palette.INK, capsize=4, elinewidth=1.5)
     axes.set(title="share of each class that the judge finds, per cent")
-    axes.set_xticks(range(len(rows)), [class_name(row["class"]) for row in rows])
+    name_places(axes.xaxis, names, step, upright=widest > step)
     axes.grid(axis="x", visible=False)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
 
 
-def class_name(cell: float | str) -> str:
-    """The name of a class in a table, where that of a digit is read as a number."""
-    return cell if isinstance(cell, str) else f"{cell:g}"
+def name_places(axis: Axis, names: Sequence[str], step: int, upright: bool) -> None:
+    """Names at the places 0, 1, ... of an axis, `step` pixels apart: as many as have room."""
+    every = -(-canvas.TEXT_SIZE // max(1, step))
+    axis.set_ticks(range(0, len(names), every), [canvas.plain(name) for name in names[::every]])
+    axis.set_tick_params(labelrotation=90 * upright)
 
 
 def shares_exhibit(findings: Findings) -> Exhibit:
@@ -282,7 +288,7 @@ def shares_exhibit(findings: Findings) -> Exhibit:
     rows = findings.tables["class_shares"]
     gap = max(rows, key=lambda row: abs(float(row["share"]) - float(row["held_out"])))
     farthest = (
-        f"{class_name(gap['class'])}, {100 * float(gap['share']):.1f} % of the samples and "
+        f"{gap['class']}, {100 * float(gap['share']):.1f} % of the samples and "
         f"{100 * float(gap['held_out']):.1f} % of the data"
     )
     return Exhibit(
@@ -298,8 +304,8 @@ def shares_exhibit(findings: Findings) -> Exhibit:
 
 def confusion_figure(rows: Rows) -> Figure:
     """Two matrices, of samples and of held-out data: a row for each class that was meant, a column for each found."""
-    names = list(dict.fromkeys(class_name(row["requested"]) for row in rows))
-    side = min(100, 460 // len(names))
+    names = list(dict.fromkeys(str(row["requested"]) for row in rows))
+    side = max(3, min(100, 460 // len(names)))
     left = max(map(canvas.text_width, names)) + 48
     size = side * len(names)
     upright = max(map(canvas.text_width, names)) > side  # names of columns, where they have no room side by side
@@ -308,21 +314,20 @@ def confusion_figure(rows: Rows) -> Figure:
     for index, (key, title, meaning) in enumerate(panels):
         axes = canvas.place_axes(figure, left + index * (left + size + 40), 40, size, size)
         shares = numpy.array([float(row[key]) for row in rows]).reshape(len(names), -1)
-        draw_matrix(axes, shares, names, side)
-        axes.tick_params(axis="x", labelrotation=90 * upright)
+        draw_matrix(axes, shares, side)
+        name_places(axes.xaxis, names, side, upright)
+        name_places(axes.yaxis, names, side, upright=False)
         axes.set(title=title, xlabel="the judge finds", ylabel=meaning)
     return figure
 
 
-def draw_matrix(axes: Axes, shares: numpy.ndarray, names: list[str], side: int) -> None:
-    """Shares (K, K) as shaded cells, with their per cents written in."""
+def draw_matrix(axes: Axes, shares: numpy.ndarray, side: int) -> None:
+    """Shares (K, K) as shaded cells of `side` pixels, with their per cents written in where they can be read."""
     shades = ListedColormap([f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette.ramp("white", palette.BLUE, 8)])
     axes.imshow(shares, cmap=shades, vmin=0, vmax=1, interpolation="nearest")
-    for (row, column), share in numpy.ndenumerate(shares):
+    for (row, column), share in numpy.ndenumerate(shares) if side >= SMALLEST_WRITTEN else ():
         colour, size = "white" if share > 0.5 else palette.INK, min(canvas.TEXT_SIZE, side // 3)
         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, size=size)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(names)), names)
     axes.grid(False)
     axes.tick_params(length=0)
 
@@ -332,7 +337,7 @@ def confusion_exhibit(findings: Findings) -> Exhibit:
     rows = findings.tables["confusion"]
     worst = max((row for row in rows if row["requested"] != row["judged"]), key=lambda row: float(row["share"]))
     told = (
-        f"{class_name(worst['requested'])} was asked for and {class_name(worst['judged'])} found in "
+        f"{worst['requested']} was asked for and {worst['judged']} found in "
         f"{100 * float(worst['share']):.1f} % of the samples"
     )
     return Exhibit(

@@ -98,10 +98,10 @@ def draw(steps: Sequence[Step]) -> Figure:
         canvas.place_text(figure, left, 16, title, fontsize=canvas.SMALL_TEXT_SIZE)
     for number, step in enumerate(steps):
         top = HEAD + number * (ROW + GAP)
-        canvas.place_text(figure, 8, top + 10, step.title, weight="bold", fontsize=14, parse_math=False)
+        canvas.place_text(figure, 8, top + 10, step.title, weight="bold", fontsize=14)
         for place, line in enumerate(step.lines):
             size = canvas.SMALL_TEXT_SIZE
-            canvas.place_text(figure, 8, top + 34 + 20 * place, line, fontsize=size, parse_math=False)
+            canvas.place_text(figure, 8, top + 34 + 20 * place, line, fontsize=size)
         (show_points if step.samples.ndim == 2 else show_images)(figure, top, step)
     return figure
 

@@ -122,7 +122,7 @@ def prediction_sheet(way: Way) -> Figure:
     figure = canvas.blank(96 + len(timesteps) * step, 2 * step + 24)
     for row, (title, sequence) in enumerate((("noisy\n$x_t$", way.states), ("predicted\n$x_0$", way.predicted))):
         top = 20 + row * step
-        canvas.place_text(figure, 84, top + PANEL / 2, title, ha="right", va="center")
+        canvas.place_text(figure, 84, top + PANEL / 2, title, ha="right", va="center", parse_math=True)
         for column, (points, t) in enumerate(zip(sequence, timesteps, strict=True)):
             small_panel(figure, 94 + column * step, top, points, "" if row else f"t = {t}", way.labels)
     return figure

@@ -50,7 +50,7 @@ def scatter_row(panels: Sequence[Panel]) -> Figure:
     for index, panel in enumerate(panels):
         axes = canvas.place_axes(figure, 56 + index * (side + 16), 28, side, side)
         frame_plane(axes, ticks=True)
-        axes.set_title(panel.title, pad=5)
+        axes.set_title(canvas.plain(panel.title), pad=5)
         axes.set_xlabel("1st coordinate (standard deviations)")
         mark = show_points(axes, panel.points, 2.4, panel.labels)[1]
         mark.set_visible(panel.tracked)

@@ -17,6 +17,7 @@ from diffusion_ladder.figures.exhibit import Exhibit, RungArtifacts
 from diffusion_ladder.figures.points import encode_sheet, frame_plane, show_points
 from diffusion_ladder.figures.process import schedule_crossing
 from diffusion_ladder.figures.strips import encode_strip
+from diffusion_ladder.foundation.errors import UserError
 
 TARGETS = {"epsilon": "the noise", "sample": "the clean data", "v_prediction": "the velocity v"}
 SCHEDULES = {"scaled_linear": "scaled linear", "squaredcos_cap_v2": "cosine"}
@@ -31,8 +32,14 @@ SMOOTHING_SHARE = 10  # a smoothed value is the mean over a tenth of the rows
 
 
 def parse_log(text: str) -> dict[str, list[float]]:
-    """A training log, tab-separated values under a header, as column to values."""
-    header, *rows = [line.split("\t") for line in text.splitlines()]
+    """A training log, tab-separated values under a header, as column to values.
+
+    Raises:
+        UserError: it has no rows, as that of a training that stopped before the first one.
+    """
+    header, *rows = [line.split("\t") for line in text.splitlines()] or [[]]
+    if not rows:
+        raise UserError("the training's log has no rows: it has stopped before the first; `dvc repro` lets it go on")
     return {name: [float(row[index]) for row in rows] for index, name in enumerate(header)}
 
 

@@ -1,7 +1,7 @@
 """Write into dvc.yaml what follows from the code and from params.yaml: `python -m diffusion_ladder.graph`.
 
 Each stage's code dependencies come from what it imports; the loops of stages for rungs with a section of their
-own, and the charts, list the rungs.
+own, the charts and the artifacts list the rungs.
 """
 
 import re
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.artifacts import write_text
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import write_text
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.graph import Definition, flat, read_graph
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.graph.imports import SOURCE, code_of
-from diffusion_ladder.graph.reader import Definition, flat, read_graph
-from diffusion_ladder.params.section import load_yaml
 
-WIDTH = 120  # of a line
+WIDTH = 130  # of a line of such lists
 
 
 def written(text: str, parameters: Mapping[str, Any], stages: Mapping[str, Definition]) -> str:
@@ -29,7 +29,18 @@ def written(text: str, parameters: Mapping[str, Any], stages: Mapping[str, Defin
         loop = ", ".join(f'{key}: "${{rungs.{key}}}"' for key, rung in rungs.items() if section in rung)
         text = replaced(text, rf"(?<=\n  {name}:\n    foreach: )\{{.*\}}", f"{{{loop}}}")
     norms = ", ".join(f"reports/training/{name}.tsv: gradient_norm" for name in rungs)
-    return replaced(text, r"      y: \{reports/training/[^}]*\}", wrapped(f"y: {{{norms}}}", 6), " " * 6)
+    text = replaced(text, r"      y: \{reports/training/[^}]*\}", wrapped(f"y: {{{norms}}}", 6), " " * 6)
+    models = "".join(artifact(name, rung) for name, rung in rungs.items())
+    return replaced(text, r"(?<=\nartifacts:\n)(?:  \S+: \{.*\n)*", models)
+
+
+def artifact(name: str, rung: Mapping[str, Any]) -> str:
+    """The line that registers a rung's model with DVC, whose names hold small letters, digits and hyphens."""
+    conditional = "class-conditional" if rung["conditional"] else "unconditional"
+    labels = ", ".join(["diffusion", rung["dataset"], rung["network"]["name"], conditional])
+    title = rung["title"].replace("'", "''")
+    key = name.lower().replace("_", "-").strip("-")
+    return f"  {key}: {{path: models/{name}, type: model, desc: '{title}', labels: [{labels}]}}\n"
 
 
 def wrapped(line: str, indent: int) -> str:

@@ -8,19 +8,19 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusion_ladder.graph.reader import REFERENCE, Definition, filled_in
+from diffusion_ladder.foundation.graph import REFERENCE, Definition, filled_in
 from diffusion_ladder.params.samplers import MODULES
 
 SOURCE = "src/diffusion_ladder"
 SCHEDULERS = f"{SOURCE}/schedulers"
 LOADED = {  # modules that a stage loads by a name that is no scalar of params.yaml
-    "train": [f"{SCHEDULERS}/ddim.py"],  # draws the previews
+    # What draws the previews; and what makes a folder a pipeline of diffusers.
+    "train": [f"{SCHEDULERS}/ddim.py", f"{SCHEDULERS}/diffusers_ddpm.py", f"{SOURCE}/networks/diffusers_pipeline.py"],
     "sweep": [f"{SCHEDULERS}/{module}.py" for module in MODULES],
     "compare_schedulers": [f"{SCHEDULERS}/diffusers_interface.py"],
+    "play": [f"{SOURCE}/networks/{module}.py" for module in ("mlp", "unet", "diffusers_unet")],
 }
-WHOLE = {  # folders that a stage of seconds depends on as a whole, to keep dvc.yaml short: it imports most of them
-    "ideal_denoiser": [f"{SOURCE}/evaluation", f"{SOURCE}/figures"],
-}
+READ = {"play": [f"{SOURCE}/report/templates"]}  # what is no Python
 
 
 def code_of(stage: Definition, by_hand: list[str]) -> list[str]:
@@ -32,9 +32,8 @@ def code_of(stage: Definition, by_hand: list[str]) -> list[str]:
     entries = {filled_in(entry, stage.entry(key)) for entry in by_hand for key in stage.loop if REFERENCE.search(entry)}
     named = {file for entry in entries for file in files_below(entry)}
     start = [f"stages/{stage.name}.py", *LOADED.get(stage.name, []), *sorted(named)]
-    found = {path for file in start for path in [file, *imported(file)]} - named
-    by_hand = [*by_hand, *WHOLE.get(stage.name, [])]
-    whole = tuple(f"{entry}/" for entry in by_hand if "." not in entry)
+    found = {path for file in start for path in [file, *imported(file)]} - named | {*READ.get(stage.name, [])}
+    whole = tuple(f"{entry}/" for entry in by_hand if "." not in entry)  # the folders of all code
     return sorted([*by_hand, *as_folders({path for path in found if not path.startswith(whole)})])
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from diffusion_ladder.artifacts import read_tensors, write_tensors
+from diffusion_ladder.foundation.artifacts import read_tensors, write_tensors
 from diffusion_ladder.networks.embeddings import TimeEmbedding, condition
 from diffusion_ladder.networks.initialisation import zero_last_layers
 from diffusion_ladder.params.network import MLPNetwork

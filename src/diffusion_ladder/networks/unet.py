@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffusion_ladder.artifacts import read_tensors, write_tensors
+from diffusion_ladder.foundation.artifacts import read_tensors, write_tensors
 from diffusion_ladder.networks.attention import attend
 from diffusion_ladder.networks.embeddings import TimeEmbedding, condition, fold, unfold
 from diffusion_ladder.networks.fused_norms import norm_silu, normalised

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from diffusion_ladder.params.section import NotNegative, Positive, PositiveFloat, Section
+from diffusion_ladder.foundation.section import NotNegative, Positive, PositiveFloat, Section
 
 
 class Classifier(Section):

@@ -6,7 +6,7 @@ Only the stage check_params and the presets import this, so that a new check mak
 from collections.abc import Iterable
 
 from diffusion_ladder.diffusion.terminal_snr import NO_SIGNAL
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
 from diffusion_ladder.params.datasets import Digits, Points, Portraits
 from diffusion_ladder.params.evaluation import PointEvaluation
 from diffusion_ladder.params.rung import RungParameters
@@ -57,13 +57,21 @@ def check_rung(key: str, rung: RungParameters, dataset: AnyDataset, classifiers:
     """All checks of one rung."""
     check_kind(key, rung, dataset, classifiers)
     check_sizes(key, rung, dataset)
+    check_sampling(key, rung, dataset)
+    check_sweep(key, rung)
+    check_ideal_denoiser(key, rung, dataset)
+    if len({*samplers_of(rung).values()}) == 1:
+        both = rung.sampling.sampler
+        raise ParameterError(f"{key}: sampling.sampler and schedulers.comparison are both {both}: choose two samplers")
+
+
+def check_sampling(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
+    """All checks of how a rung's samples are drawn, which hold for other commands than the pipeline's, too."""
     check_counts(key, rung)
     check_classes(key, rung, dataset)
     check_schedule(key, rung)
     check_options(key, rung, dataset)
     check_samplers(key, rung)
-    check_sweep(key, rung)
-    check_ideal_denoiser(key, rung, dataset)
 
 
 def check_ideal_denoiser(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
@@ -75,8 +83,10 @@ def check_ideal_denoiser(key: str, rung: RungParameters, dataset: AnyDataset) ->
         raise ParameterError(f"{key}.ideal_denoiser.steps: {ideal.steps} is more than T = {rung.schedule.T}")
     if rung.conditional and ideal.count % classes:
         raise ParameterError(f"{key}.ideal_denoiser.count: {ideal.count} is no multiple of {classes} classes")
-    if MODULES[ideal.sampler].name == "heun":
-        raise ParameterError(f"{key}.ideal_denoiser.sampler: heun visits fractions of timesteps; take another one")
+    if MODULES[ideal.sampler].visits_fractions:
+        raise ParameterError(
+            f"{key}.ideal_denoiser.sampler: {ideal.sampler} visits fractions of timesteps; take another"
+        )
 
 
 def check_kind(key: str, rung: RungParameters, dataset: AnyDataset, classifiers: list[str]) -> None:
@@ -218,8 +228,6 @@ def check_options(key: str, rung: RungParameters, dataset: AnyDataset) -> None:
 def check_samplers(key: str, rung: RungParameters) -> None:
     """What a sampler can't do is refused before the training that it would come after."""
     sampling, (first, second), T = rung.sampling, samplers_of(rung).values(), rung.schedule.T
-    if first == second:
-        raise ParameterError(f"{key}: sampling.sampler and schedulers.comparison are both {first}: choose two samplers")
     for name, module in {"steps": first, "comparison_steps": second}.items():
         if sampling.thresholding and "thresholding" not in MODULES[module].options:
             raise ParameterError(f"{key}.sampling.thresholding: {module} knows clip_sample only")

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from diffusion_ladder.params.section import ClosedShare, NotNegative, NotNegativeFloat, OpenShare, Positive, Section
+from diffusion_ladder.foundation.section import ClosedShare, NotNegative, NotNegativeFloat, OpenShare, Positive, Section
+from diffusion_ladder.params.text import ClassName
 
 # What torchvision calls `split` (EMNIST) and `what` (QMNIST: which rows are held out).
 MNIST_SPLITS = {
@@ -178,7 +179,7 @@ class PortraitsPreprocess(LabelFilter):
     image_size: Positive
     crop: Literal["top", "centre"]
     channels: Literal[1, 3]
-    class_names: Annotated[list[str], Field(min_length=2)]
+    class_names: Annotated[list[ClassName], Field(min_length=2)]
 
 
 class Portraits(Dataset):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from diffusion_ladder.params.section import NotNegativeFloat, OpenShare, Positive, PositiveFloat, Section, Share
+from diffusion_ladder.foundation.section import NotNegativeFloat, OpenShare, Positive, PositiveFloat, Section, Share
 
 
 class Memorisation(Section):

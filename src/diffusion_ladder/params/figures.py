@@ -1,6 +1,6 @@
 """Sizes of a rung's figures."""
 
-from diffusion_ladder.params.section import Positive, Section
+from diffusion_ladder.foundation.section import Positive, Section
 
 
 class Figures(Section):

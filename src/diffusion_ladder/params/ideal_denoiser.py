@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from diffusion_ladder.foundation.section import Positive, PositiveFloat, Section, Spacing
 from diffusion_ladder.params.schedulers import SamplerModule
-from diffusion_ladder.params.section import Positive, PositiveFloat, Section, Spacing
 
 
 class Gaussian(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from diffusion_ladder.params.section import Positive, Section, validated
+from diffusion_ladder.foundation.section import Positive, Section, validated
 
 
 class MLPNetwork(Section):

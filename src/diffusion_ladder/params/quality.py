@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from diffusion_ladder.params.section import Section
+from diffusion_ladder.foundation.section import Section
 
 
 class Threshold(Section):

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
+from diffusion_ladder.foundation.section import Section
 from diffusion_ladder.params.evaluation import ImageEvaluation, PointEvaluation
 from diffusion_ladder.params.figures import Figures
 from diffusion_ladder.params.ideal_denoiser import IdealDenoiser
@@ -13,8 +14,8 @@ from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.params.schedulers import Schedulers
 from diffusion_ladder.params.score import Score
-from diffusion_ladder.params.section import Section
 from diffusion_ladder.params.sweep import Sweep
+from diffusion_ladder.params.text import Line
 from diffusion_ladder.params.training import Previews, Training
 
 
@@ -35,7 +36,7 @@ class RungParameters(Section):
     `score`, for points alone, and `ideal_denoiser` may be absent.
     """
 
-    title: str
+    title: Line
     dataset: str
     conditional: bool
     network: NamedNetwork

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from diffusion_ladder.params.section import NotNegativeFloat, Positive, Section
+from diffusion_ladder.foundation.section import NotNegativeFloat, Positive, Section
 
 
 class Runtime(Section):

@@ -21,11 +21,13 @@ class Twin:
         class_name: in diffusers and in diffusion_ladder.schedulers.
         schedules: the noise schedules that it knows.
         rounds: whether it rounds each state to float32.
+        clips_by_thresholding: whether it knows clipping only as thresholding at 1.
     """
 
     class_name: str
     schedules: tuple[str, ...] = COMMON_SCHEDULES
     rounds: bool = False
+    clips_by_thresholding: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Sampler:
         is_noising: whether its `add_noise` is DDPM's eq. 4, so that training may use it.
         rescales: whether it can start at zero terminal SNR; one that counts in sigma = 1 / sqrt(SNR) can't.
         needs_place_for_data: whether its spacing, where not trailing, leaves the last timestep to the data.
+        visits_fractions: whether its timesteps can lie between those of the schedule.
         twin: the same in diffusers, or None where nothing is compared.
     """
 
@@ -58,6 +61,7 @@ class Sampler:
     is_noising: bool = False
     rescales: bool = True
     needs_place_for_data: bool = False
+    visits_fractions: bool = False
     twin: Twin | None = None
 
     @property
@@ -112,7 +116,7 @@ ROWS = (
         marker="^",
         options=RANGE_OPTIONS,
         needs_place_for_data=True,
-        twin=Twin("DPMSolverMultistepScheduler", rounds=True),
+        twin=Twin("DPMSolverMultistepScheduler", rounds=True, clips_by_thresholding=True),
     ),
     Sampler(
         "heun",
@@ -122,6 +126,7 @@ ROWS = (
         evaluations=2,
         options=("clip_sample",),
         rescales=False,
+        visits_fractions=True,
         twin=Twin("HeunDiscreteScheduler"),
     ),
 )

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from diffusion_ladder.foundation.section import ClosedShare, NotNegativeFloat, Positive, Section, Spacing, StepCount
 from diffusion_ladder.params.schedulers import SamplerModule
-from diffusion_ladder.params.section import ClosedShare, NotNegativeFloat, Positive, Section, Spacing, StepCount
 
 
 class Thresholding(Section):

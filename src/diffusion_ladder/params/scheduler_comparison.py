@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from diffusion_ladder.params.section import OpenShare, Positive, PositiveFloat, Section
+from diffusion_ladder.foundation.section import OpenShare, Positive, PositiveFloat, Section
 
 
 class SchedulerComparison(Section):

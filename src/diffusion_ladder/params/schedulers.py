@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from diffusion_ladder.foundation.section import Section
 from diffusion_ladder.params.samplers import MODULES, NOISING_MODULES, SAMPLERS
-from diffusion_ladder.params.section import Section
 
 
 def one_in(names: Collection[str]) -> AfterValidator:

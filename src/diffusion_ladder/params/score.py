@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from diffusion_ladder.params.section import Positive, PositiveFloat, Section
+from diffusion_ladder.foundation.section import Positive, PositiveFloat, Section
 
 
 class Score(Section):

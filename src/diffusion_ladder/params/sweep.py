@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from diffusion_ladder.foundation.section import ClosedShare, NotNegativeFloat, Positive, Section
 from diffusion_ladder.params.schedulers import SamplerName
-from diffusion_ladder.params.section import ClosedShare, NotNegativeFloat, Positive, Section
 
 
 class SweptGuidance(Section):

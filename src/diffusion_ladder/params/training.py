@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffusion_ladder.params.section import (
+from diffusion_ladder.foundation.section import (
     NotNegative,
     NotNegativeFloat,
     Positive,
@@ -46,6 +46,7 @@ class Decay(Section):
 class Training(Section):
     """The training loop's settings; what is off is absent."""
 
+    seed: NotNegative
     steps: Positive
     batch_size: Positive
     learning_rate: PositiveFloat
@@ -59,6 +60,7 @@ class Training(Section):
     log_every: Positive
     ema_choice: EmaChoice | None = None
     label_dropout: Share = 0.0
+    examples: Positive | None = None
     class_weights: Annotated[list[PositiveFloat], Field(min_length=2)] | None = None
     flip: bool = False
     pairing: Literal["optimal_transport"] | None = None

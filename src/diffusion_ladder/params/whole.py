@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from diffusion_ladder.errors import ParameterError
+from diffusion_ladder.foundation.errors import ParameterError
+from diffusion_ladder.foundation.section import NotNegative, Section, describe, load_yaml, location_in, rung_section
 from diffusion_ladder.params.classifier import Classifier
 from diffusion_ladder.params.datasets import Digits, Points, Portraits
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.runtime import Checkpoints, Runtime
 from diffusion_ladder.params.scheduler_comparison import SchedulerComparison
-from diffusion_ladder.params.section import NotNegative, Section, describe, load_yaml, location_in, rung_section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # of a rung or data set: part of paths and DVC's names
 
@@ -46,9 +46,25 @@ def validate(values: Any, origin: str = "params.yaml") -> Parameters:
     refuse_unshareable(values, origin)
     whole = with_every_rung(values)
     try:
-        return Parameters.model_validate(whole)
+        parameters = Parameters.model_validate(whole)
     except ValidationError as error:
         raise ParameterError(f"{origin}: {described(error, values, whole)}") from None
+    refuse_mixed_keys(values, origin)
+    return parameters
+
+
+def refuse_mixed_keys(values: Any, origin: str, place: str = "") -> None:
+    """Refuse a mapping whose keys are numbers and text: DVC sorts them, and ends in an error of Python's."""
+    if not isinstance(values, dict):
+        return
+    if len({isinstance(key, str) for key in values}) > 1:
+        text, other = (next(key for key in values if isinstance(key, str) == kind) for kind in (True, False))
+        raise ParameterError(
+            f"{origin}: {place}: has the number {other} and the text {text!r} for keys, which DVC can't sort: write all"
+            f' of them as text, such as "{other}", or all as numbers'
+        )
+    for key, value in values.items():
+        refuse_mixed_keys(value, origin, f"{place}.{key}".removeprefix("."))
 
 
 def refuse_unshareable(values: Any, origin: str) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.artifacts import read_json
 from diffusion_ladder.diffusion.terminal_snr import terminal_snr_notice
+from diffusion_ladder.foundation.artifacts import read_json
 from diffusion_ladder.params.datasets import Dataset
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.sampling import Sampling
@@ -20,6 +20,7 @@ from diffusion_ladder.report.provenance import Provenance, provenance_of
 from diffusion_ladder.report.rendering import number
 from diffusion_ladder.report.rung_zero import RungZero, rung_zero
 from diffusion_ladder.report.schedulers import SchedulerReport, scheduler_report
+from diffusion_ladder.report.studies import StudyChapter, study_chapters
 from diffusion_ladder.report.topics import Topic, topic_of_fact, topics_of
 from diffusion_ladder.report.verdict import Judgement, Preset, data_in_words, judgements, preset_of, shortfalls
 
@@ -128,6 +129,7 @@ class Report:
         ladder: all rungs as one picture, with which the report begins.
         across: other figures of several rungs together.
         rung_zero: what needs no training; None where there is none, as its equation is.
+        studies: those that have been run.
     """
 
     chapters: list[Chapter]
@@ -143,6 +145,7 @@ class Report:
     across: list[Picture]
     rung_zero: RungZero | None
     rung_zero_equation: Numbered | None
+    studies: list[StudyChapter]
 
     @property
     def judgements(self) -> list[Judgement]:
@@ -162,6 +165,7 @@ class Report:
             *(picture for ideal in (self.rung_zero.ideals if self.rung_zero else []) for picture in ideal.pictures),
             *(picture for chapter in self.chapters for picture in chapter.all_pictures),
             *self.across,
+            *(study.picture for study in self.studies if study.picture),
         ]
 
     @property
@@ -220,6 +224,7 @@ class Reader:
             across=[picture for picture in across if picture.name != LADDER],
             rung_zero=zero,
             rung_zero_equation=first,
+            studies=study_chapters(self.root),
         )
 
     def chapter(self, key: str) -> Chapter:
@@ -321,7 +326,7 @@ class Reader:
 
     def pictures(self, stage: str, *parts: str) -> list[Picture]:
         """The figures that a stage drew into a folder below reports/."""
-        return pictures_in(self.root.joinpath(REPORTS, *parts), self.root, stage)
+        return pictures_in(self.root.joinpath(REPORTS, *parts), self.root, f"dvc repro -s -f {stage}")
 
     def topics(
         self, key: str, model: RungParameters, measured: Mapping[str, Any], metrics: list[Metric]

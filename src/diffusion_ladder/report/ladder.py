@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_json, read_metadata, read_tensors
 from diffusion_ladder.data.normalise import Normalisation, normalise
 from diffusion_ladder.figures.ladder import MOST_POINTS, Step
+from diffusion_ladder.foundation.artifacts import read_json, read_metadata, read_tensors
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.report.metrics import headline_of, metrics_of
 from diffusion_ladder.report.rendering import number

@@ -4,11 +4,12 @@ A copy lies beside the weights, as the hub wants it: models/MODEL/README.md, whi
 hash, because it is written later than they are.
 """
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusion_ladder.foundation.artifacts import write_bytes
 from diffusion_ladder.report.content import Chapter, Report
+from diffusion_ladder.report.loading import brings_code, snippet_of
 from diffusion_ladder.report.metrics import Metric
 from diffusion_ladder.report.rendering import environment, render
 
@@ -36,8 +37,10 @@ def card_of(chapter: Chapter, report: Report) -> str:
         model_name=chapter.key,
         eval_results=results_of(chapter) or None,
     )
+    snippet = snippet_of(chapter.key, chapter.model, chapter.card.get("class_names", []))
+    use = {"own": own, "snippet": snippet, "brings_code": brings_code(chapter.model)}
     jinja = environment(autoescape=False)
-    return render(jinja, "model_card.md.j2", metadata=data.to_yaml(), chapter=chapter, report=report, own=own)
+    return render(jinja, "model_card.md.j2", metadata=data.to_yaml(), chapter=chapter, report=report, **use)
 
 
 def results_of(chapter: Chapter) -> "list[EvalResult]":
@@ -72,7 +75,7 @@ def place_cards(root: Path = Path()) -> list[Path]:
     for card in sorted((root / CARDS).glob("*/README.md")):
         folder = root / WEIGHTS / card.parent.name
         if folder.is_dir():
-            shutil.copyfile(card, folder / card.name)
+            write_bytes(folder / card.name, card.read_bytes())
             placed.append(folder / card.name)
     return placed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffusion_ladder.artifacts import read_json
+from diffusion_ladder.foundation.artifacts import read_json
 
 REPORTS = Path("reports")
 MEDIA_TYPES = {"PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "JPEG": "image/jpeg"}
@@ -21,12 +21,12 @@ class Picture:
 
     Attributes:
         path: relative to reports/.
-        stage: which draws it, by its name in dvc.yaml.
+        command: what draws it again, and nothing else, from the artifacts at hand.
         data: the file's bytes.
     """
 
     path: str
-    stage: str
+    command: str
     title: str
     caption: str
     alt: str
@@ -42,11 +42,6 @@ class Picture:
         return Path(self.path).stem
 
     @property
-    def command(self) -> str:
-        """What draws it again, and nothing else, from the artifacts at hand."""
-        return f"dvc repro -s -f {self.stage}"
-
-    @property
     def embedded_length(self) -> int:
         """Characters of the data URI's payload."""
         return 4 * math.ceil(len(self.data) / 3)
@@ -57,22 +52,22 @@ class Picture:
         return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode('ascii')}"
 
 
-def pictures_in(folder: Path, root: Path, stage: str) -> list[Picture]:
-    """The figures that a stage drew into a folder below root/reports, in the order of captions.json."""
+def pictures_in(folder: Path, root: Path, command: str) -> list[Picture]:
+    """The figures that a command draws into a folder below root/reports, in the order of captions.json."""
     captions = folder / "captions.json"
     if not captions.is_file():
         return []
-    return [read_picture(folder / entry["file"], root, stage, entry) for entry in read_json(captions)]
+    return [read_picture(folder / entry["file"], root, command, entry) for entry in read_json(captions)]
 
 
-def read_picture(path: Path, root: Path, stage: str, entry: Mapping[str, str]) -> Picture:
+def read_picture(path: Path, root: Path, command: str, entry: Mapping[str, str]) -> Picture:
     """One figure and its entry in captions.json."""
     with Image.open(path) as image:
         (width, height), media_type = image.size, MEDIA_TYPES[str(image.format)]
         animated = getattr(image, "n_frames", 1) > 1
     return Picture(
         path=path.relative_to(root / REPORTS).as_posix(),
-        stage=stage,
+        command=command,
         title=entry["title"],
         caption=entry["caption"],
         alt=entry["alt"],

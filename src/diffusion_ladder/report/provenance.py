@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion_ladder.artifacts import canonical_json, read_json
-from diffusion_ladder.hashes import md5_of_output
+from diffusion_ladder.foundation.artifacts import canonical_json, read_json
+from diffusion_ladder.foundation.hashes import md5_of_output
 from diffusion_ladder.params.whole import Parameters
 from diffusion_ladder.report.stage_graph import Stage, read_stages
 

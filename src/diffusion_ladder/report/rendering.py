@@ -14,8 +14,12 @@ from markupsafe import Markup
 TEMPLATES = Path(__file__).parent / "templates"
 SMALLEST_PLAIN = 1e-4  # smaller numbers are written with a power of ten
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# What Markdown, or a code host beyond it, would take for markup: formulas, tables and entities, too.
+ACTIVE = re.compile(r"[\\`*\[\]<>|$~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+ADDRESS = re.compile(r"https?://[^\s<>|`]+")
 INLINE = re.compile(
-    r"`(?P<code>[^`]+)`|\[(?P<label>[^\]]+)\]\((?P<url>[^)\s]+)\)|\*\*(?P<strong>[^*]+)\*\*|\*(?P<stress>[^*]+)\*"
+    r"\\(?P<literal>[!-/:-@\[-`{-~])|`(?P<code>[^`]+)`|\[(?P<label>(?:\\.|[^\]\\])+)\]\((?P<url>[^)\s]+)\)"
+    r"|\*\*(?P<strong>(?:\\.|[^*\\])+)\*\*|\*(?P<stress>(?:\\.|[^*\\])+)\*"
 )
 
 
@@ -29,7 +33,15 @@ def environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    jinja.filters |= {"count": count, "number": number, "prose": prose, "cell": cell, "size": size, "within": within}
+    jinja.filters |= {
+        "count": count,
+        "number": number,
+        "prose": prose,
+        "plain": plain,
+        "code": code,
+        "size": size,
+        "within": within,
+    }
     jinja.globals["style"] = Markup(read_template("style.css"))
     return jinja
 
@@ -92,7 +104,7 @@ def size(length: int) -> str:
 
 
 def prose(text: str) -> Markup:
-    """Prose in a little Markdown (code, links, stress) as HTML; everything else is escaped."""
+    """Prose in a little Markdown (code, links, stress, and a backslash before a sign that is one) as HTML, escaped."""
     parts, end = [], 0
     for match in INLINE.finditer(text):
         parts += [html.escape(text[end : match.start()], quote=False), inline(match)]
@@ -102,18 +114,29 @@ def prose(text: str) -> Markup:
 
 def inline(match: re.Match[str]) -> str:
     """One piece of markup that INLINE found, as HTML."""
+    if match["literal"]:
+        return html.escape(match["literal"], quote=False)
     if match["code"]:
         return f"<code>{html.escape(match['code'], quote=False)}</code>"
     if match["strong"]:
-        return f"<strong>{html.escape(match['strong'], quote=False)}</strong>"
+        return f"<strong>{prose(match['strong'])}</strong>"
     if match["stress"]:
-        return f"<em>{html.escape(match['stress'], quote=False)}</em>"
-    return f'<a href="{html.escape(match["url"])}">{html.escape(match["label"], quote=False)}</a>'
+        return f"<em>{prose(match['stress'])}</em>"
+    return f'<a href="{html.escape(match["url"])}">{prose(match["label"])}</a>'
 
 
-def cell(value: Any) -> str:
-    """A text for a cell of a Markdown table: on one line, without bare bars."""
-    return " ".join(str(value).split()).replace("|", r"\|")
+def plain(value: Any) -> str:
+    """A text for Markdown that holds none, on one line: in prose, in a heading or in a table's cell."""
+    text = " ".join(str(value).split())
+    return text if ADDRESS.fullmatch(text) else ACTIVE.sub(r"\\\g<0>", text)
+
+
+def code(value: Any, in_table: bool = False) -> str:
+    """A text as Markdown's code, on one line: between more backticks than it has in a row."""
+    text = " ".join(str(value).split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") or not text else ""
+    return f"{fence}{space}{text}{space}{fence}".replace("|", r"\|" if in_table else "|")
 
 
 def render(jinja: jinja2.Environment, name: str, **content: Any) -> str:

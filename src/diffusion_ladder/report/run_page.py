@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.artifacts import write_text
+from diffusion_ladder.foundation.artifacts import write_text
 from diffusion_ladder.report.changes import Changes, changes_since
 from diffusion_ladder.report.rendering import environment, render
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion_ladder.artifacts import read_json
+from diffusion_ladder.foundation.artifacts import read_json
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.report.equations import IDEAL_DENOISER, Equation
 from diffusion_ladder.report.excerpts import IDEAL_DENOISER as CODE
@@ -75,5 +75,5 @@ def ideal_of(root: Path, key: str, title: str, path: Path) -> Ideal:
         facts=[fact for name in FACTS for fact in facts if fact.key == name],
         gaussian=[fact for fact in facts if fact.key.startswith("gaussian_")],
         verdict=raw["memorisation_verdict"],
-        pictures=pictures_in(root / REPORTS / "figures/ideal" / key, root, f"ideal_denoiser@{key}"),
+        pictures=pictures_in(root / REPORTS / "figures/ideal" / key, root, f"dvc repro -s -f ideal_denoiser@{key}"),
     )

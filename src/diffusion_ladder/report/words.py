@@ -13,6 +13,7 @@ from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.samplers import MODULES, is_library
 from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.whole import Parameters
+from diffusion_ladder.report.rendering import plain
 
 NETWORK_NAMES = {"mlp": "MLP", "unet": "U-Net from scratch", "diffusers_unet": "UNet2DModel of diffusers"}
 
@@ -98,7 +99,7 @@ def as_before(topics: Sequence[str], title: str, link: str) -> str:
     """A sentence instead of paragraphs that an earlier rung has told already."""
     *others, last = topics
     named = f"{', '.join(others)} and {last} are" if others else f"{last} is"
-    return f"{named[0].upper()}{named[1:]} as in [{title}](#{link})."
+    return f"{named[0].upper()}{named[1:]} as in [{plain(title)}](#{link})."
 
 
 def about_network(model: RungParameters) -> str:
@@ -373,8 +374,8 @@ def rung_limitations(
     twins = [other.title for name, other in parameters.rungs.items() if other.dataset == model.dataset and name != key]
     if twins:
         notes.append(
-            f"It shares its data with {' and '.join(twins)}. Where the two differ, one training of each can't tell"
-            " whether the code or the first weights made the difference."
+            f"It shares its data with {' and '.join(map(plain, twins))}. Where the two differ, one training of each"
+            " can't tell whether the code or the first weights made the difference."
         )
     if card.get("synthetic"):
         notes.append("Its data are synthetic: they hold no more than the program that drew them.")
@@ -398,11 +399,11 @@ def about_label(dataset: Portraits) -> str:
     values, column = len(dataset.preprocess.class_names), dataset.preprocess.label_column
     if column == FOLDER_COLUMN:
         return (
-            f"The label of {', '.join(dataset.preprocess.class_names)} is the folder that a picture lay in. Pictures"
-            " in other folders are dropped, and counted in the data card."
+            f"The label of {', '.join(map(plain, dataset.preprocess.class_names))} is the folder that a picture lay in."
+            " Pictures in other folders are dropped, and counted in the data card."
         )
     return (
-        f"{column[:1].upper()}{column[1:]} is a column of the data: a label with {SMALL_NUMBERS.get(values, values)}"
-        " classes, as the data set codes it. Rows coded otherwise are dropped, and counted in the data card. Neither"
-        " the label nor what a network makes of it says anything about people."
+        f"{plain(column[:1].upper() + column[1:])} is a column of the data: a label with"
+        f" {SMALL_NUMBERS.get(values, values)} classes, as the data set codes it. Rows coded otherwise are dropped, and"
+        " counted in the data card. Neither the label nor what a network makes of it says anything about people."
     )

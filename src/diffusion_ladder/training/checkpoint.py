@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_metadata, read_tensors, serialise, sha256_of_file, write_bytes
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_metadata, read_tensors, serialise, sha256_of_file, write_bytes
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.processes import Processes
 from diffusion_ladder.training.history import History
 from diffusion_ladder.training.loop import Batch, TrainingState
@@ -105,21 +105,25 @@ class Checkpoints:
         folder: where they are.
     """
 
-    def __init__(self, root: Path, model: str, key: str, seconds: float, next_batch: NextBatch) -> None:
+    def __init__(
+        self, root: Path, model: str, key: str, seconds: float, next_batch: NextBatch, waits: bool = False
+    ) -> None:
         """Look into the folder; nothing is written yet.
 
         Args:
             root: .checkpoints.
-            model: the rung.
+            model: the rung, or another name for what no two may train at once.
             key: hash of parameters, data, code and machine.
             seconds: between two checkpoints.
             next_batch: gives the batch of a step, counted from 0.
+            waits: whether to wait for another process that trains the same, instead of refusing.
         """
         self.model_folder = root / model
         self.folder = self.model_folder / key[:16]
         self.key = key
         self.seconds = seconds
         self.next_batch = next_batch
+        self.waits = waits
         self.saved_at = time.monotonic()
 
     @contextmanager
@@ -132,7 +136,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.model_folder / "lock", "w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if self.waits else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise UserError(f"another process is training this model ({lock.name}): end it, or wait") from None
             for temporary in self.folder.glob(".*"):

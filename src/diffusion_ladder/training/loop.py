@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from diffusion_ladder.data.normalise import normalise
 from diffusion_ladder.diffusion.targets import loss_weight, refuse_undefined_target, target_mean_square, training_target
-from diffusion_ladder.errors import UserError
 from diffusion_ladder.forward_process import forward_process
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.schedule import Schedule
 from diffusion_ladder.params.training import Decay, LossWeight, TimestepDensity, Training
 from diffusion_ladder.processes import ONE_PROCESS, Processes
@@ -145,7 +145,7 @@ class Task:
         data: (N, C, H, W) uint8 or (N, D) float32, in data units.
         labels: (N,) int64; used by conditional models.
         settings: steps, batch size, learning rate and so on.
-        seed: the root seed.
+        seed: of the training.
         precision: of matrix products; loss, optimiser and average stay in float32.
     """
 

@@ -13,20 +13,38 @@ from typing import NoReturn
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import write_text
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import write_text
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.runtime import Stage
 from diffusion_ladder.params.runtime import Runtime
 from diffusion_ladder.params.training import Previews
 from diffusion_ladder.processes import Processes, ProcessLostError
 from diffusion_ladder.rungs import Rung
-from diffusion_ladder.runtime import Stage
 from diffusion_ladder.training.checkpoint import Checkpoints, give_to_all, noted_signals
 from diffusion_ladder.training.history import History
 from diffusion_ladder.training.loop import Task, draw_batch, initial_state, train
 
 CHECKPOINTS = Path(".checkpoints")
 
+IN_QUEUE = "in-queue"  # no rung can have this name
+
 DrawPreview = Callable[[Rung], Tensor]  # few samples, from the same noise every time
+
+
+def checkpoints_of(project: Path, model: str, key: str) -> tuple[Path, str, bool]:
+    """Where a training's checkpoints are: a folder, the name in it, and whether other trainings may hold that name.
+
+    They are in .checkpoints/ of the project. A queued experiment runs in a copy, PROJECT/.dvc/tmp/exps/NAME, which DVC
+    removes when it ends, however it ends: its checkpoints are beside those of the project, where the same experiment
+    finds them when it is queued again, each training under a name of its own.
+
+    Args:
+        project: the absolute path of the working directory.
+        key: hash of all that decides the training's result.
+    """
+    if project.parts[-4:-1] != (".dvc", "tmp", "exps"):
+        return CHECKPOINTS, model, False
+    return project.parents[3] / CHECKPOINTS / IN_QUEUE, f"{model}-{key[:16]}", True
 
 
 class Session:
@@ -61,8 +79,10 @@ class Session:
             self.rung.network.compile(mode=mode)  # in place: the weights keep their names
         self.state = initial_state(self.rung, self.settings)
         self.history = History(self.settings, self.rung.schedule.T, stage.device)
+        key = stage.fingerprint()
+        root, name, waits = checkpoints_of(Path.cwd(), stage.key, key)
         self.checkpoints = Checkpoints(
-            CHECKPOINTS, stage.key, stage.fingerprint(), stage.checkpoint_seconds, lambda step: draw_batch(task, step)
+            root, name, key, stage.checkpoint_seconds, lambda step: draw_batch(task, step), waits
         )
 
     @property

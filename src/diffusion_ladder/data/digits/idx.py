@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusion_ladder.data.user_paths import one_line
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 
 TYPES: dict[int, numpy.dtype[Any]] = {
     0x08: numpy.dtype("u1"),

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from diffusion_ladder.artifacts import read_json, read_tensors, write_tensors
 from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.normalise import Normalisation
 from diffusion_ladder.data.split import Splits, is_held_out
+from diffusion_ladder.foundation.artifacts import read_json, read_tensors, write_tensors
 from diffusion_ladder.params.datasets import CirclesSource, PointsPreprocess, PointsSource
 from diffusion_ladder.randomness import numpy_generator
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy
 import torch
 
-from diffusion_ladder.artifacts import StoredTensor, write_bytes
 from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.normalise import IMAGES
 from diffusion_ladder.data.portraits.decoding import decode_image, to_pixels, to_square
@@ -39,6 +38,7 @@ from diffusion_ladder.data.portraits.portrait_table import (
     filtered_batches,
 )
 from diffusion_ladder.data.split import Splits, count_duplicates, in_test, refuse_empty_split, row_number
+from diffusion_ladder.foundation.artifacts import StoredTensor, write_bytes
 from diffusion_ladder.params.datasets import (
     DicebearSource,
     HubSource,

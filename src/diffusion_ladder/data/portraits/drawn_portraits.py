@@ -16,7 +16,7 @@ import numpy
 from tqdm import tqdm
 
 from diffusion_ladder.data.portraits.decoding import decode_image
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import DicebearSource
 from diffusion_ladder.randomness import numpy_generator
 

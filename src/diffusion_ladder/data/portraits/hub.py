@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import replacing, sha256_of_file
 from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.files import refuse_full_disk
 from diffusion_ladder.data.portraits.portrait_table import FILE_NAME, PARQUET_OPTIONS, open_portraits
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import replacing, sha256_of_file
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import HubSource
 
 DOWNLOADS = Path("data/downloads")  # may be deleted at any time; no output of DVC, so that a download can be resumed

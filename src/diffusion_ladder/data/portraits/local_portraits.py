@@ -12,7 +12,7 @@ from diffusion_ladder.data.card import raw_card
 from diffusion_ladder.data.files import copy_file
 from diffusion_ladder.data.portraits.portrait_table import FILE_NAME, open_portraits, rows_writer
 from diffusion_ladder.data.user_paths import as_text, expand_home, is_pattern, matching_files, printable, where_else
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import FOLDER_COLUMN, ImagefolderSource, ParquetSource
 
 SOURCES = "sources"

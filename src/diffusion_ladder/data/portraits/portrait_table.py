@@ -11,7 +11,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import read_json, replacing, write_json
 from diffusion_ladder.data.portraits.arrow_columns import (
     Image,
     holds_images,
@@ -24,7 +23,8 @@ from diffusion_ladder.data.portraits.decoding import UndecodableImageError, deco
 from diffusion_ladder.data.portraits.labels import Label, explain_lookalikes, written
 from diffusion_ladder.data.portraits.parallel import map_in_order
 from diffusion_ladder.data.user_paths import one_line, printable
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import read_json, replacing, write_json
+from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.params.datasets import LabelFilter
 
 FILE_NAME = "portraits.parquet"
@@ -90,7 +90,7 @@ class FilterCounts:
         """The data card's part about the filter."""
         return {
             "label_column": settings.label_column,
-            "labels": {str(value): index for value, index in settings.labels.items()},
+            "labels": {written(value): index for value, index in settings.labels.items()},
             "rows_in": self.rows_in,
             "kept": self.kept,
             "dropped": self.dropped,
@@ -143,9 +143,14 @@ def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
             raise UserError(f"{printable(path)}: needs one column {name}, but has {found}")
     image = schema.field("image").type
     if not holds_images(image):
-        raise UserError(f"{printable(path)}: the column image must hold the bytes of image files, but is {image}")
+        raise UserError(
+            f"{printable(path)}: the column image must hold the bytes of image files, but is {printable(str(image))}"
+        )
     if label_column is not None and not holds_labels(label := schema.field(label_column).type):
-        raise UserError(f"{printable(path)}: the column {label_column} must hold numbers or text, but is {label}")
+        raise UserError(
+            f"{printable(path)}: the column {printable(label_column)} must hold numbers or text, but is"
+            f" {printable(str(label))}"
+        )
 
 
 def filter_raw(raw: Path, folder: Path, settings: LabelFilter) -> FilterCounts:

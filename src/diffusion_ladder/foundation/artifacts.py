@@ -4,13 +4,14 @@ Atomic: the bytes go to a temporary sibling that is flushed to the disk and rena
 or the new one, never half of either. Byte-stable: equal contents give equal files, on which DVC's hashes rely.
 """
 
+import csv
 import hashlib
 import io
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import safetensors
 
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -82,24 +83,22 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_table(path: str | Path, rows: Sequence[Mapping[str, float | str]]) -> None:
-    """Write rows of the same columns as tab-separated values under a header, atomically: six significant digits."""
-    lines = ["\t".join(rows[0])]
-    lines += ["\t".join(v if isinstance(v, str) else f"{v:.6g}" for v in row.values()) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+    """Write rows of the same columns as tab-separated values under a header, atomically: six significant digits.
+
+    Text that holds a tab, a quotation mark or a line's end stands in quotation marks, as pandas and DVC read it.
+    """
+    lines = io.StringIO()
+    table = csv.writer(lines, delimiter="\t", lineterminator="\n")
+    table.writerow(rows[0])
+    table.writerows([v if isinstance(v, str) else f"{v:.6g}" for v in row.values()] for row in rows)
+    write_text(path, lines.getvalue())
 
 
-def read_table(path: str | Path) -> list[dict[str, float | str]]:
-    """Read what `write_table` wrote: what looks like a number becomes one."""
-    header, *lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [dict(zip(header.split("\t"), map(number_or_text, line.split("\t")), strict=True)) for line in lines]
-
-
-def number_or_text(cell: str) -> float | str:
-    """A table's cell."""
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+def read_table(path: str | Path, text: Collection[str] = ()) -> list[dict[str, float | str]]:
+    """Read what `write_table` wrote: numbers, but for the columns of text, where a name such as 01 stays one."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = [*csv.DictReader(file, delimiter="\t", strict=True)]
+    return [{name: cell if name in text else float(cell) for name, cell in row.items()} for row in rows]
 
 
 def serialise(tensors: "dict[str, Tensor]", metadata: dict[str, Any]) -> bytes:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_ladder.errors import UserError
-from diffusion_ladder.params.section import load_yaml, look_up
+from diffusion_ladder.foundation.errors import UserError
+from diffusion_ladder.foundation.section import load_yaml, look_up
 
 REFERENCE = re.compile(r"\$\{(.+?)\}")
 

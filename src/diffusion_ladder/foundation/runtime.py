@@ -1,8 +1,10 @@
 """What every stage shares: its parameters, device, threads, precision and run record."""
 
+import errno
 import hashlib
 import importlib.metadata
 import io
+import json
 import os
 import platform
 import re
@@ -10,32 +12,53 @@ import resource
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import threadpoolctl
 
-from diffusion_ladder.artifacts import canonical_json, write_json
-from diffusion_ladder.errors import ParameterError, UserError
-from diffusion_ladder.graph.reader import read_graph
-from diffusion_ladder.hashes import md5_of_output
+from diffusion_ladder.foundation.artifacts import canonical_json, write_json
+from diffusion_ladder.foundation.errors import ParameterError, UserError
+from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.hashes import md5_of_output
+from diffusion_ladder.foundation.section import load_yaml, look_up, look_up_or_none, rung_section, validated
 from diffusion_ladder.params.runtime import Checkpoints, Runtime
-from diffusion_ladder.params.section import load_yaml, look_up, look_up_or_none, rung_section, validated
 
 if TYPE_CHECKING:
     import torch
 
-    from diffusion_ladder.device import Compute
 
 T = TypeVar("T")
 
 RUN_RECORDS = Path("reports/run")
+FORECAST = Path(".dvc/tmp/forecast.json")  # seconds that each stage is expected to take, by `diffusion_ladder.forecast`
 COMPUTING = ("torch", "diffusers", "numpy")  # the packages whose versions change what is computed
 MAXRSS_UNITS = 1024 * 1024 if sys.platform == "darwin" else 1024  # in a MiB: macOS counts bytes, Linux kibibytes
+FORECAST_WEIGHT = 60.0  # seconds of finished stages that count as much as the forecast itself
+TESTED_SYSTEM = "Linux"
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # a disk is full or read-only
+BUILT = ("data/", "models/", "reports/")  # where stages write
 LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
+
+
+class Compute(Protocol):
+    """Where a stage computes, as `device.configure` chooses it."""
+
+    @property
+    def device(self) -> "torch.device":
+        """CPU or GPU."""
+
+    @property
+    def precision(self) -> "torch.dtype":
+        """Of matrix products."""
+
+    @property
+    def circumstances(self) -> dict[str, Any]:
+        """What a run record tells of it."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +181,7 @@ class Stage:
         }
         return hashlib.sha256(canonical_json(facts).encode("utf-8")).hexdigest()
 
-    def prepare(self, configure: "Callable[[Runtime], Compute] | None") -> None:
+    def prepare(self, configure: Callable[[Runtime], Compute] | None) -> None:
         """Choose device, precision and threads by the parameters; without `configure`, one thread of the CPU."""
         if configure is None:
             threadpoolctl.threadpool_limits(1)  # so that nothing depends on the number of cores
@@ -168,6 +191,16 @@ class Stage:
         compute = configure(settings)
         self.device, self.precision = compute.device, compute.precision
         self.circumstances |= {"threads": settings.threads, **compute.circumstances}
+
+    def refuse_missing(self) -> None:
+        """Say what to run where the work of another stage isn't there, as in a fresh clone: DVC doesn't look itself.
+
+        Raises:
+            UserError: a dependency that another stage writes is missing.
+        """
+        built = (path for path in self._dependencies if path.startswith(BUILT))
+        if missing := next((path for path in built if not os.path.exists(path)), None):
+            raise UserError(f"{missing} is missing: `dvc repro {self.label}`, without -s, builds it first")
 
     def note_work(self, what: str, count: int, seconds: float) -> None:
         """Take down for the run record how long it took to do something so many times; of nothing, nothing."""
@@ -187,6 +220,29 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def time_left(label: str) -> str:
+    """How long this stage and those after it will take, if it was forecast, corrected by those that have finished."""
+    if not FORECAST.exists():
+        return ""
+    plan = json.loads(FORECAST.read_text(encoding="utf-8"))
+    begun, expected = FORECAST.stat().st_mtime, plan["seconds"]
+    paths = {stage: RUN_RECORDS / f"{stage}.json" for stage in expected}
+    done = [stage for stage, path in paths.items() if path.exists() and path.stat().st_mtime > begun]
+    if label not in expected or label in done:
+        return ""
+    took = sum(json.loads(paths[stage].read_text(encoding="utf-8"))["seconds"] for stage in done)
+    pace = (took + FORECAST_WEIGHT) / (sum(expected[stage] for stage in done) + FORECAST_WEIGHT)
+    left = [seconds * pace + plan["start"] for stage, seconds in expected.items() if stage not in done]
+    return f"; about {in_minutes(sum(left))} left of all"
+
+
+def in_minutes(seconds: float) -> str:
+    """Seconds, minutes or hours, to two digits or so: what a forecast is worth."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def start_processes(command: str) -> None:
     """Become the command that starts this stage's processes, if there is one.
 
@@ -202,7 +258,7 @@ def start_processes(command: str) -> None:
 
 def run_stage(
     main: Callable[[Stage], None],
-    configure: "Callable[[Runtime], Compute] | None" = None,
+    configure: Callable[[Runtime], Compute] | None = None,
     many_processes: bool = False,
 ) -> None:
     """Run a stage script: `python stages/NAME.py [KEY]`.
@@ -226,16 +282,29 @@ def run_stage(
         if not launch.is_main:
             sys.stdout = io.StringIO()
         stage = Stage(name, key, launch)
+        stage.refuse_missing()
         stage.prepare(configure)
-        print(f"{stage.label}: {stage.describe()}", flush=True)
+        print(f"{stage.label}: {stage.describe()}{time_left(stage.label)}", flush=True)
+        if (system := platform.system()) != TESTED_SYSTEM:
+            print(f"{stage.label}: {system} is untested here, only {TESTED_SYSTEM} is; it may work", flush=True)
         main(stage)
-    except UserError as error:
+        if launch.is_main:
+            write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
+    except (UserError, OSError) as error:
         process = "" if launch.is_main else f" (process {launch.rank})"
-        sys.exit(f"{name}{'@' + key if key else ''}{process}: {error}")
+        sys.exit(f"{name}{'@' + key if key else ''}{process}: {in_words(error)}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    if launch.is_main:
-        write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
+
+
+def in_words(error: UserError | OSError) -> str:
+    """What a user can mend, in one line; any other error is raised again."""
+    if isinstance(error, UserError):
+        return str(error)
+    if error.errno not in UNWRITABLE:
+        raise error
+    place = error.filename or f"a file below {Path.cwd()} or {tempfile.gettempdir()}"
+    return f"{place} can't be written: {os.strerror(error.errno)}"
 
 
 def run_record(stage: Stage, seconds: float) -> dict[str, Any]:
