@@ -35,11 +35,11 @@ print("device:", compute.device, "  matrix products in", compute.precision)
 # Images as they are stored: bytes, (N, C, H, W), and a label for each.
 
 # %%
+import torch
 from IPython.display import Image
 
 from diffusion_ladder.figures.canvas import house_style
-from diffusion_ladder.figures.data import image_grid
-from diffusion_ladder.figures.training import encode_chart
+from diffusion_ladder.figures.samples import encode_grid
 from diffusion_ladder.foundation.artifacts import read_metadata, read_tensors
 
 path = "data/processed/mnist.safetensors"
@@ -47,7 +47,7 @@ data, names = read_tensors(path), read_metadata(path)["class_names"]
 images, labels = data["train"], data["train_labels"]
 print(f"{len(images):,} training images {tuple(images.shape[1:])} {images.dtype}; labels {labels.dtype}")
 with house_style():
-    picture = Image(encode_chart(image_grid([images[labels == label][:10] for label in range(len(names))], names)))
+    picture = Image(encode_grid(torch.stack([images[labels == label][:10] for label in range(len(names))]), names))
 picture
 
 # %% [markdown]
@@ -57,16 +57,16 @@ picture
 # trained on that answers in [0, 1]; brought back as if it were [-1, 1], black is grey:
 
 # %%
-import torch
-
 from diffusion_ladder.data.normalise import IMAGES, normalise, unnormalise
+from diffusion_ladder.figures.ways import first_of_each_class
 
-x_0 = normalise(images[:10], IMAGES)
-halfway = images[:10].float() / 255
+chosen = first_of_each_class(labels, 10)  # one of each digit
+x_0 = normalise(images[chosen], IMAGES)
+halfway = images[chosen].float() / 255
 print(f"normalised: {x_0.min():.0f} to {x_0.max():.0f}, mean {x_0.mean():.2f};  as ToTensor has it: {halfway.min():.0f} to {halfway.max():.0f}")
 with house_style():
-    rows = [unnormalise(x_0, IMAGES), unnormalise(halfway, IMAGES)]
-    picture = Image(encode_chart(image_grid(rows, ["[-1, 1], and back", "[0, 1], back as if [-1, 1]"])))
+    rows = torch.stack([unnormalise(x_0, IMAGES), unnormalise(halfway, IMAGES)])
+    picture = Image(encode_grid(rows, ["[-1, 1], and back", "[0, 1], back as if [-1, 1]"]))
 picture
 
 # %% [markdown]
@@ -92,7 +92,8 @@ from diffusion_ladder.randomness import generator
 schedule = forward_process(rung.schedule)
 epsilon = torch.randn(x_0.shape, generator=generator(parameters.seed, "notebook", "digits"))
 timesteps = forward_timesteps(schedule.T, 50)
-states = unnormalise(forward_states(x_0[:3], epsilon[:3], schedule.alpha_bar, timesteps), IMAGES)
+followed = [2, 4, 7]
+states = unnormalise(forward_states(x_0[followed], epsilon[followed], schedule.alpha_bar, timesteps), IMAGES)
 with house_style():
     picture = Image(encode_strip(forward_strip(states, timesteps)[0], images[:3]))
 picture
@@ -100,17 +101,16 @@ picture
 # %% [markdown]
 # ## The same, every 20 timesteps
 #
-# In two halves. The digit is lost to the eye long before the end.
+# In three parts. The digit is lost to the eye long before the end.
 
 # %%
 from IPython.display import display
 
 timesteps = forward_timesteps(schedule.T, 20)
-states = unnormalise(forward_states(x_0[:2], epsilon[:2], schedule.alpha_bar, timesteps), IMAGES)
-for half in (slice(0, 25), slice(25, 50)):
+states = unnormalise(forward_states(x_0[[4]], epsilon[[4]], schedule.alpha_bar, timesteps), IMAGES)
+for part in (slice(0, 17), slice(17, 34), slice(34, 50)):
     with house_style():
-        picture = Image(encode_strip(forward_strip(states[half], timesteps[half])[0], images[:2]))
-    display(picture)
+        display(Image(encode_strip(forward_strip(states[part], timesteps[part])[0], images[:1])))
 
 # %% [markdown]
 # ## The network
@@ -122,7 +122,7 @@ for half in (slice(0, 25), slice(25, 50)):
 from diffusion_ladder.rehearsal import Rehearsal
 from diffusion_ladder.rungs import parameter_count
 
-training = rung.training.model_copy(update={"steps": 100, "warmup_steps": 10})
+training = rung.training.model_copy(update={"steps": 200, "warmup_steps": 20})
 task = Rehearsal("mnist_scratch", rung.model_copy(update={"training": training}), images, labels).task(compute)
 fresh = task.rung
 print(f"{parameter_count(fresh.network):,} parameters")
@@ -138,11 +138,11 @@ print("class embedding:", fresh.network.class_embedding)
 x_t = schedule.add_noise(x_0, epsilon, torch.full((10,), 500)).to(compute.device)
 t = torch.full((10,), 500, device=compute.device)
 try:
-    fresh.network(x_t, t, labels[:10].float().to(compute.device))
+    fresh.network(x_t, t, labels[chosen].float().to(compute.device))
 except RuntimeError as error:
     print("RuntimeError:", error)
 with torch.no_grad():
-    print("with .long():", tuple(fresh.network(x_t, t, labels[:10].long().to(compute.device)).shape))
+    print("with .long():", tuple(fresh.network(x_t, t, labels[chosen].long().to(compute.device)).shape))
 
 # %% [markdown]
 # ## Common issue: model and data on two devices
@@ -153,7 +153,7 @@ with torch.no_grad():
 # %%
 elsewhere = "meta" if compute.device.type == "cpu" else "cpu"
 try:
-    fresh.network(x_t.to(elsewhere), t.to(elsewhere), labels[:10].to(elsewhere))
+    fresh.network(x_t.to(elsewhere), t.to(elsewhere), labels[chosen].to(elsewhere))
 except (RuntimeError, NotImplementedError) as error:
     print(f"{type(error).__name__}:", str(error).splitlines()[0])
 print("network on", next(fresh.network.parameters()).device, "and data on", x_t.device)
@@ -161,7 +161,7 @@ print("network on", next(fresh.network.parameters()).device, "and data on", x_t.
 # %% [markdown]
 # ## Training, live
 #
-# Algorithm 1 of DDPM: draw images, timesteps and noise; guess the noise; descend. A hundred steps of it.
+# Algorithm 1 of DDPM: draw images, timesteps and noise; guess the noise; descend. Two hundred steps of it.
 
 # %%
 from tqdm import tqdm
@@ -172,7 +172,7 @@ steps = list(tqdm(train(task), total=training.steps, desc="training"))
 
 # %%
 from diffusion_ladder.data.normalise import mean_square
-from diffusion_ladder.figures.training import TARGETS, at_the_end, training_figure
+from diffusion_ladder.figures.training import TARGETS, at_the_end, encode_chart, training_figure
 from diffusion_ladder.training.loop import zero_loss
 
 log = {"step": [step.number for step in steps], "loss": [float(step.loss) for step in steps],
@@ -191,7 +191,6 @@ picture
 # %%
 from dataclasses import replace
 
-from diffusion_ladder.figures.samples import encode_grid
 from diffusion_ladder.rungs import load_rung
 from diffusion_ladder.sampling.loop import Drawing, draw_samples
 
@@ -199,7 +198,7 @@ trained = load_rung("models/mnist_scratch")
 trained = replace(trained, network=trained.network.to(compute.device))
 sampling = rung.sampling.model_copy(update={"trajectory_count": 10, "trajectory_frames": 12})
 drawn = {}
-for name, each in {"after 100 steps": fresh, "the pipeline's model": trained}.items():
+for name, each in {"after 200 steps": fresh, "the pipeline's model": trained}.items():
     drawing = Drawing(each, sampling.sampler, sampling, sampling.steps, 30, parameters.seed, precision=compute.precision)
     with tqdm(total=drawing.total * sampling.steps, desc=name, unit=" steps") as progress:
         drawn[name] = draw_samples(drawing, progress.update)

@@ -17,13 +17,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-from diffusion_ladder.artifacts import write_text
-from diffusion_ladder.errors import UserError
+from diffusion_ladder.foundation.artifacts import write_text
+from diffusion_ladder.foundation.errors import UserError
 
 FOLDER = Path("notebooks")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SECONDS = 600  # that a cell may take
-TIMES = re.compile(r" ?\[\d+:\d\d[^\]\n]*\]")  # at the end of a progress bar
+TIMES = re.compile(r" *\[\d+:\d\d[^\]\n]*\] *")  # at the end of a progress bar, padded over what was longer
 
 
 def scripts() -> dict[str, Path]:
