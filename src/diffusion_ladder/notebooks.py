@@ -6,6 +6,7 @@ got to its end.
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from diffusion_ladder.foundation.errors import UserError
 
 FOLDER = Path("notebooks")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "ignore:IProgress not found"}  # tqdm's bars are text here, on purpose
 SECONDS = 600  # that a cell may take
 TIMES = re.compile(r" *\[\d+:\d\d[^\]\n]*\] *")  # at the end of a progress bar, padded over what was longer
 
@@ -41,7 +43,7 @@ def execute(script: Path) -> str:
     notebook = jupytext.read(script)
     where = {"metadata": {"path": str(script.parent)}}
     try:
-        NotebookClient(notebook, timeout=SECONDS, kernel_name=KERNEL["name"], resources=where).execute()
+        NotebookClient(notebook, timeout=SECONDS, kernel_name=KERNEL["name"], resources=where).execute(env=ENVIRONMENT)
     except CellExecutionError as error:
         raise UserError(f"{script}: a cell fails: {error.ename}: {error.evalue}") from None
     return str(nbformat.writes(repeatable(notebook))) + "\n"
