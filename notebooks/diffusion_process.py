@@ -1,8 +1,9 @@
 # %% [markdown]
 # # The diffusion process
 #
-# Points of the plane turn into noise, and noise into points. Everything here is done by the project's library, and read from
-# the artifacts of its pipeline: a notebook has no code of its own that the library has. Run the cells from top to bottom.
+# Points of the plane turn into noise, and noise into points. Everything here is done by the project's library, and read
+# from the artifacts of its pipeline: a notebook has no code of its own that the library has. Run the cells from top to
+# bottom.
 
 # %%
 # In a hosted notebook, clone the project and open this file from the clone. This cell brings what is missing.
@@ -14,8 +15,14 @@ sys.path.insert(0, str(project / "notebooks"))
 
 from set_up import set_up
 
-set_up(project, {"data/processed/circles.safetensors": "preprocess@circles", "models/circles": "train@circles",
-                 "reports/metrics/circles.json": "evaluate@circles"})
+set_up(
+    project,
+    {
+        "data/processed/circles.safetensors": "preprocess@circles",
+        "models/circles": "train@circles",
+        "reports/metrics/circles.json": "evaluate@circles",
+    },
+)
 
 # %% [markdown]
 # ## The device comes first
@@ -36,8 +43,8 @@ print("device:", compute.device)
 # Two circles, standardised: mean 0 and standard deviation 1 in each coordinate, as the noise has.
 
 # %%
-from diffusion_ladder.artifacts import read_metadata, read_tensors
 from diffusion_ladder.data.normalise import Normalisation, normalise
+from diffusion_ladder.foundation.artifacts import read_metadata, read_tensors
 
 path = "data/processed/circles.safetensors"
 data, normalisation = read_tensors(path), Normalisation.from_metadata(read_metadata(path))
@@ -48,7 +55,8 @@ print("mean", x_0.mean(0), "standard deviation", x_0.std(0))
 # %% [markdown]
 # ## The noise schedule
 #
-# $q(x_t \mid x_0) = \mathcal{N}(\sqrt{\bar\alpha_t}\, x_0, (1 - \bar\alpha_t) I)$: each step takes a little of the signal and adds a little noise.
+# $q(x_t \mid x_0) = \mathcal{N}(\sqrt{\bar\alpha_t}\, x_0, (1 - \bar\alpha_t) I)$: each step takes a little of the
+# signal and adds a little noise.
 
 # %%
 from IPython.display import Image
@@ -66,7 +74,8 @@ picture
 # %% [markdown]
 # ## One jump
 #
-# No loop is needed: $x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \varepsilon$ reaches any timestep in one go.
+# No loop is needed: $x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \varepsilon$ reaches any timestep in
+# one go.
 
 # %%
 import torch
@@ -80,8 +89,8 @@ print("signal left at t = 500:", f"{schedule.alpha_bar[499].sqrt():.3f}", "of x_
 # %% [markdown]
 # ## Common issue: a missing `.long()`
 #
-# Timesteps are indices. Drawn as fractions, they can't look anything up. `randint` gives integers at once; whatever was computed as a
-# float needs `.long()`.
+# Timesteps are indices. Drawn as fractions, they can't look anything up. `randint` gives integers at once; whatever was
+# computed as a float needs `.long()`.
 
 # %%
 t = torch.rand(4, generator=generator(parameters.seed, "notebook", "timesteps")) * schedule.T
@@ -93,8 +102,8 @@ except IndexError as error:
 print("with .long():", schedule.alpha_bar[t.long()])
 
 # %% [markdown]
-# And mind the range: `torch.randint(0, T - 1, ...)` leaves out its upper bound, so that the last timestep would never be learnt. It is
-# `torch.randint(T, ...)`.
+# And mind the range: `torch.randint(0, T - 1, ...)` leaves out its upper bound, so that the last timestep would never
+# be learnt. It is `torch.randint(T, ...)`.
 
 # %% [markdown]
 # ## The forward process, every 20 timesteps
@@ -124,7 +133,8 @@ picture
 # %% [markdown]
 # ## Step by step comes to the same
 #
-# A thousand small steps, $x_t = \sqrt{1 - \beta_t}\, x_{t-1} + \sqrt{\beta_t}\, \varepsilon$, each with fresh noise, end in the same distribution as one jump.
+# A thousand small steps, $x_t = \sqrt{1 - \beta_t}\, x_{t-1} + \sqrt{\beta_t}\, \varepsilon$, each with fresh noise,
+# end in the same distribution as one jump.
 
 # %%
 from tqdm import tqdm
@@ -142,9 +152,9 @@ print("jump: ", jump.mean(0), jump.std(0))
 # %% [markdown]
 # ## What should a network answer?
 #
-# The best answer is known: the mean of all training points, each weighted by how likely it became the noisy one. This ideal
-# denoiser needs no training. Above noisy points, below what it expects: the middle of the data where there is only noise, one training point
-# where there is hardly any.
+# The best answer is known: the mean of all training points, each weighted by how likely it became the noisy one. This
+# ideal denoiser needs no training. Above noisy points, below what it expects: the middle of the data where there is
+# only noise, one training point where there is hardly any.
 
 # %%
 from diffusion_ladder.figures.points import prediction_sheet
@@ -155,14 +165,14 @@ ideal = IdealDenoiser(x_0, data["train_labels"][:400], schedule, "sample")
 timesteps = [1000, 800, 600, 450, 300, 200, 100, 50, 20, 1]
 states = forward_states(x_0, epsilon, schedule.alpha_bar, timesteps)
 with torch.no_grad():
-    expected = torch.stack([ideal(x, torch.full((len(x),), t - 1)) for x, t in zip(states, timesteps)])
+    expected = torch.stack([ideal(x, torch.full((len(x),), t - 1)) for x, t in zip(states, timesteps, strict=True)])
 with house_style():
     picture = Image(encode_sheet(prediction_sheet(Way("ideal denoiser", timesteps, states, expected))))
 picture
 
 # %% [markdown]
-# It draws perfect samples, and they are the training points themselves: the report's rung 0 shows it. A network that is trained falls short of it,
-# and so makes something new.
+# It draws perfect samples, and they are the training points themselves: the report's rung 0 shows it. A network that is
+# trained falls short of it, and so makes something new.
 
 # %% [markdown]
 # ## A network, before training
@@ -173,7 +183,9 @@ from dataclasses import replace
 from diffusion_ladder.rungs import build_network, build_scheduler, load_rung, parameter_count
 
 trained = load_rung("models/circles")
-fresh = replace(trained, network=build_network(trained.settings, trained.sample_shape, None, parameters.seed, "circles"))
+fresh = replace(
+    trained, network=build_network(trained.settings, trained.sample_shape, None, parameters.seed, "circles")
+)
 print(f"{parameter_count(fresh.network):,} parameters")
 
 # %% [markdown]
@@ -231,21 +243,26 @@ picture
 # %%
 way = normalise(many.states, normalisation)
 with house_style():
-    sheet = contact_sheet(way, (many.timesteps + 1).tolist(), normalise(many.final, normalisation), "samples $x_0$", clean_first=False)
+    sheet = contact_sheet(
+        way, (many.timesteps + 1).tolist(), normalise(many.final, normalisation), "samples $x_0$", clean_first=False
+    )
     picture = Image(encode_sheet(sheet))
 picture
 
 # %% [markdown]
 # ## How good is it?
 #
-# A number is worth what it is compared with: the floor is what real data score in the samples' place, the ceiling what noise scores.
+# A number is worth what it is compared with: the floor is what real data score in the samples' place, the ceiling what
+# noise scores.
 
 # %%
-from diffusion_ladder.artifacts import read_json
+from diffusion_ladder.foundation.artifacts import read_json
 
 measured = read_json("reports/metrics/circles.json")
 for name in ("wasserstein_2", "outside_tube_share", "copied_share"):
-    print(f"{name:20} samples {measured[name]:.4f}   floor {measured[name + '_floor']:.4f}   ceiling {measured[name + '_ceiling']:.4f}")
+    samples, floor, ceiling = (measured[name + bound] for bound in ("", "_floor", "_ceiling"))
+    print(f"{name:20} samples {samples:.4f}   floor {floor:.4f}   ceiling {ceiling:.4f}")
+
 
 # %% [markdown]
 # Go on with `part_2_1_diffusion_from_scratch_pytorch`, or write the functions yourself: `make exercise N=1`.

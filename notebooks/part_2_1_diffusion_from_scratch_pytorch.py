@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Part 2.1: diffusion of digits, from scratch in PyTorch
 #
-# Handwritten digits turn into noise, a U-Net learns the way back, and draws the digit that it is asked for. Network, schedule and sampler
-# are the project's own; this notebook calls them, and reads what the pipeline has made. Run the cells from top to bottom.
+# Handwritten digits turn into noise, a U-Net learns the way back, and draws the digit that it is asked for. Network,
+# schedule and sampler are the project's own; this notebook calls them, and reads what the pipeline has made. Run the
+# cells from top to bottom.
 
 # %%
 # In a hosted notebook, clone the project and open this file from the clone. This cell brings what is missing.
@@ -14,8 +15,15 @@ sys.path.insert(0, str(project / "notebooks"))
 
 from set_up import set_up
 
-set_up(project, {"data/processed/mnist.safetensors": "preprocess@mnist", "models/mnist_scratch": "train@mnist_scratch",
-                 "data/judges/mnist": "train_classifier@mnist", "reports/metrics/mnist_scratch.json": "evaluate@mnist_scratch"})
+set_up(
+    project,
+    {
+        "data/processed/mnist.safetensors": "preprocess@mnist",
+        "models/mnist_scratch": "train@mnist_scratch",
+        "data/judges/mnist": "train_classifier@mnist",
+        "reports/metrics/mnist_scratch.json": "evaluate@mnist_scratch",
+    },
+)
 
 # %% [markdown]
 # ## The device comes first
@@ -53,8 +61,8 @@ picture
 # %% [markdown]
 # ## Common issue: [0, 1] against [-1, 1]
 #
-# Noise is as often below zero as above, so the data are too: bytes become [-1, 1]. The usual `ToTensor` stops at [0, 1]. A network
-# trained on that answers in [0, 1]; brought back as if it were [-1, 1], black is grey:
+# Noise is as often below zero as above, so the data are too: bytes become [-1, 1]. The usual `ToTensor` stops at [0,
+# 1]. A network trained on that answers in [0, 1]; brought back as if it were [-1, 1], black is grey:
 
 # %%
 from diffusion_ladder.data.normalise import IMAGES, normalise, unnormalise
@@ -63,7 +71,8 @@ from diffusion_ladder.figures.ways import first_of_each_class
 chosen = first_of_each_class(labels, 10)  # one of each digit
 x_0 = normalise(images[chosen], IMAGES)
 halfway = images[chosen].float() / 255
-print(f"normalised: {x_0.min():.0f} to {x_0.max():.0f}, mean {x_0.mean():.2f};  as ToTensor has it: {halfway.min():.0f} to {halfway.max():.0f}")
+print(f"normalised: {x_0.min():.0f} to {x_0.max():.0f}, mean {x_0.mean():.2f}")
+print(f"as ToTensor has it: {halfway.min():.0f} to {halfway.max():.0f}, mean {halfway.mean():.2f}")
 with house_style():
     rows = torch.stack([unnormalise(x_0, IMAGES), unnormalise(halfway, IMAGES)])
     picture = Image(encode_grid(rows, ["[-1, 1], and back", "[0, 1], back as if [-1, 1]"]))
@@ -81,7 +90,8 @@ except TypeError as error:
 # %% [markdown]
 # ## The forward process, every 50 timesteps
 #
-# $x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \varepsilon$, with one noise image for all timesteps, so that each row is one way.
+# $x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \varepsilon$, with one noise image for all timesteps, so
+# that each row is one way.
 
 # %%
 from diffusion_ladder.figures.strips import encode_strip, forward_strip
@@ -115,8 +125,8 @@ for part in (slice(0, 17), slice(17, 34), slice(34, 50)):
 # %% [markdown]
 # ## The network
 #
-# A U-Net: down to half the size, across, and up again, with a skip connection at each level. It is told the timestep, and the digit.
-# One row more than there are digits is the null label, for "any digit".
+# A U-Net: down to half the size, across, and up again, with a skip connection at each level. It is told the timestep,
+# and the digit. One row more than there are digits is the null label, for "any digit".
 
 # %%
 from diffusion_ladder.rehearsal import Rehearsal
@@ -131,8 +141,8 @@ print("class embedding:", fresh.network.class_embedding)
 # %% [markdown]
 # ## Common issue: labels without `.long()`
 #
-# An embedding is a table, and a label the number of a row. Labels that went through a float tensor, a data frame with gaps or a mean are no
-# numbers of rows any more:
+# An embedding is a table, and a label the number of a row. Labels that went through a float tensor, a data frame with
+# gaps or a mean are no numbers of rows any more:
 
 # %%
 x_t = schedule.add_noise(x_0, epsilon, torch.full((10,), 500)).to(compute.device)
@@ -147,8 +157,9 @@ with torch.no_grad():
 # %% [markdown]
 # ## Common issue: model and data on two devices
 #
-# `network.to(device)` moves a network in place; `tensor.to(device)` gives a moved copy and leaves the tensor where it was, so the result must
-# be kept. Here the data go elsewhere (to PyTorch's device `meta` where there is no GPU: it has shapes and no numbers):
+# `network.to(device)` moves a network in place; `tensor.to(device)` gives a moved copy and leaves the tensor where it
+# was, so the result must be kept. Here the data go elsewhere (to PyTorch's device `meta` where there is no GPU: it has
+# shapes and no numbers):
 
 # %%
 elsewhere = "meta" if compute.device.type == "cpu" else "cpu"
@@ -175,8 +186,12 @@ from diffusion_ladder.data.normalise import mean_square
 from diffusion_ladder.figures.training import TARGETS, at_the_end, encode_chart, training_figure
 from diffusion_ladder.training.loop import zero_loss
 
-log = {"step": [step.number for step in steps], "loss": [float(step.loss) for step in steps],
-       "learning_rate": [step.learning_rate for step in steps], "gradient_norm": [float(step.gradient_norm) for step in steps]}
+log = {
+    "step": [step.number for step in steps],
+    "loss": [float(step.loss) for step in steps],
+    "learning_rate": [step.learning_rate for step in steps],
+    "gradient_norm": [float(step.gradient_norm) for step in steps],
+}
 nothing_learnt = zero_loss(fresh, training.loss_weight, mean_square(images, IMAGES))
 with house_style():
     figure = training_figure(log, at_the_end(log["loss"]), nothing_learnt, TARGETS[rung.schedule.prediction_type])
@@ -186,7 +201,8 @@ picture
 # %% [markdown]
 # ## The pipeline's trained model
 #
-# The same network after all of its steps. Both draw by algorithm 2 from the same noise: the first three samples of each digit, none left out.
+# The same network after all of its steps. Both draw by algorithm 2 from the same noise: the first three samples of each
+# digit, none left out.
 
 # %%
 from dataclasses import replace
@@ -199,7 +215,9 @@ trained = replace(trained, network=trained.network.to(compute.device))
 sampling = rung.sampling.model_copy(update={"trajectory_count": 10, "trajectory_frames": 12})
 drawn = {}
 for name, each in {"after 200 steps": fresh, "the pipeline's model": trained}.items():
-    drawing = Drawing(each, sampling.sampler, sampling, sampling.steps, 30, parameters.seed, precision=compute.precision)
+    drawing = Drawing(
+        each, sampling.sampler, sampling, sampling.steps, 30, parameters.seed, precision=compute.precision
+    )
     with tqdm(total=drawing.total * sampling.steps, desc=name, unit=" steps") as progress:
         drawn[name] = draw_samples(drawing, progress.update)
 
@@ -213,15 +231,19 @@ picture
 # %% [markdown]
 # ## The reverse process
 #
-# Above what the network sees, below the clean image that it expects: first a blur of all digits of the kind, then more and more one digit.
+# Above what the network sees, below the clean image that it expects: first a blur of all digits of the kind, then more
+# and more one digit.
 
 # %%
 from diffusion_ladder.figures.strips import reverse_strip
 from diffusion_ladder.figures.ways import Way
 
 samples = drawn["the pipeline's model"]
-way = Way("DDPM", [*(samples.timesteps + 1).tolist(), 0], *(
-    torch.cat([part, samples.final[None]]) for part in (samples.states, samples.predicted)))
+way = Way(
+    "DDPM",
+    [*(samples.timesteps + 1).tolist(), 0],
+    *(torch.cat([part, samples.final[None]]) for part in (samples.states, samples.predicted)),
+)
 with house_style():
     picture = Image(encode_strip(reverse_strip(way.of([2, 4, 7]), ["2", "4", "7"])[0], samples.final))
 picture
@@ -229,8 +251,9 @@ picture
 # %% [markdown]
 # ## Common issue: `eval()` forgotten
 #
-# Dropout and batch norms work differently in training. This U-Net has neither (its group norms look at one image alone), so that nothing
-# changes; networks with them change, and say nothing. The judge, a classifier that tells which digit an image shows, has batch norms:
+# Dropout and batch norms work differently in training. This U-Net has neither (its group norms look at one image
+# alone), so that nothing changes; networks with them change, and say nothing. The judge, a classifier that tells which
+# digit an image shows, has batch norms:
 
 # %%
 import copy
@@ -246,19 +269,24 @@ with torch.no_grad():
         print(f"{name:8} {(found == 8).float().mean():.1%} of {len(eights)} held-out eights are taken for eights")
 
 # %% [markdown]
-# A batch of eights alone has other means than digits have, and in training a batch norm takes the batch's own. It also changed the network's
-# running statistics for ever. `load_rung` and the training loop's end call `eval()`; and `train()` is due before training goes on.
+# A batch of eights alone has other means than digits have, and in training a batch norm takes the batch's own. It also
+# changed the network's running statistics for ever. `load_rung` and the training loop's end call `eval()`; and
+# `train()` is due before training goes on.
 #
 # ## How good is it?
 #
-# Numbers are worth what they are compared with: the floor is what real images score in the samples' place, the ceiling what noise (or a copy) does.
+# Numbers are worth what they are compared with: the floor is what real images score in the samples' place, the ceiling
+# what noise (or a copy) does.
 
 # %%
 from diffusion_ladder.foundation.artifacts import read_json
 
 measured = read_json("reports/metrics/mnist_scratch.json")
 for name in ("frechet_distance", "label_accuracy", "copied_share"):
-    print(f"{name:18} samples {measured[name]:.4f}   floor {measured[name + '_floor']:.4f}   ceiling {measured[name + '_ceiling']:.4f}")
+    samples, floor, ceiling = (measured[name + bound] for bound in ("", "_floor", "_ceiling"))
+    print(f"{name:18} samples {samples:.4f}   floor {floor:.4f}   ceiling {ceiling:.4f}")
+
 
 # %% [markdown]
-# Go on with `part_2_2_huggingface_diffusers`, where the library does the same, or write the training loss yourself: `make exercise N=5`.
+# Go on with `part_2_2_huggingface_diffusers`, where the library does the same, or write the training loss yourself:
+# `make exercise N=5`.

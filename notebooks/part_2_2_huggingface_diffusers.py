@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Part 2.2: the same digits with Hugging Face diffusers
 #
-# Network and noise schedule come from the library diffusers now: `UNet2DModel` and `DDPMScheduler`. Training and sampling loop are those of Part 2.1,
-# since the project's own schedulers speak diffusers' interface. Run the cells from top to bottom.
+# Network and noise schedule come from the library diffusers now: `UNet2DModel` and `DDPMScheduler`. Training and
+# sampling loop are those of Part 2.1, since the project's own schedulers speak diffusers' interface. Run the cells from
+# top to bottom.
 
 # %%
 # In a hosted notebook, clone the project and open this file from the clone. This cell brings what is missing.
@@ -14,9 +15,16 @@ sys.path.insert(0, str(project / "notebooks"))
 
 from set_up import set_up
 
-set_up(project, {"data/processed/mnist.safetensors": "preprocess@mnist", "models/mnist_scratch": "train@mnist_scratch",
-                 "models/mnist_diffusers": "train@mnist_diffusers", "reports/metrics/mnist_scratch.json": "evaluate@mnist_scratch",
-                 "reports/metrics/mnist_diffusers.json": "evaluate@mnist_diffusers"})
+set_up(
+    project,
+    {
+        "data/processed/mnist.safetensors": "preprocess@mnist",
+        "models/mnist_scratch": "train@mnist_scratch",
+        "models/mnist_diffusers": "train@mnist_diffusers",
+        "reports/metrics/mnist_scratch.json": "evaluate@mnist_scratch",
+        "reports/metrics/mnist_diffusers.json": "evaluate@mnist_diffusers",
+    },
+)
 
 # %% [markdown]
 # ## The device comes first
@@ -68,7 +76,8 @@ print("with .sample:", tuple((answer.sample - folded).shape))
 # %% [markdown]
 # ## The noise schedule
 #
-# Saved beside the network, so that it can't be mistaken for another. It is the same as the one written here, up to rounding:
+# Saved beside the network, so that it can't be mistaken for another. It is the same as the one written here, up to
+# rounding:
 
 # %%
 from diffusers import DDPMScheduler
@@ -114,12 +123,10 @@ from diffusion_ladder.figures.canvas import house_style
 from diffusion_ladder.figures.strips import encode_strip, forward_strip
 from diffusion_ladder.figures.ways import forward_timesteps
 
-def noised(which, timesteps):
-    return torch.stack([unnormalise(scheduler.add_noise(x_0[which], epsilon[which], torch.tensor(t - 1)), IMAGES) for t in timesteps])
-
-timesteps = forward_timesteps(schedule.T, 50)
+timesteps, followed = forward_timesteps(schedule.T, 50), [3, 5, 8]
+states = torch.stack([scheduler.add_noise(x_0[followed], epsilon[followed], torch.tensor(t - 1)) for t in timesteps])
 with house_style():
-    picture = Image(encode_strip(forward_strip(noised([3, 5, 8], timesteps), timesteps)[0], images[:3]))
+    picture = Image(encode_strip(forward_strip(unnormalise(states, IMAGES), timesteps)[0], images[:3]))
 picture
 
 # %% [markdown]
@@ -127,7 +134,8 @@ picture
 
 # %%
 timesteps = forward_timesteps(schedule.T, 20)
-states = noised([8], timesteps)
+states = torch.stack([scheduler.add_noise(x_0[[8]], epsilon[[8]], torch.tensor(t - 1)) for t in timesteps])
+states = unnormalise(states, IMAGES)
 for part in (slice(0, 17), slice(17, 34), slice(34, 50)):
     with house_style():
         display(Image(encode_strip(forward_strip(states[part], timesteps[part])[0], images[:1])))
@@ -153,8 +161,12 @@ from diffusion_ladder.data.normalise import mean_square
 from diffusion_ladder.figures.training import TARGETS, at_the_end, encode_chart, training_figure
 from diffusion_ladder.training.loop import zero_loss
 
-log = {"step": [step.number for step in steps], "loss": [float(step.loss) for step in steps],
-       "learning_rate": [step.learning_rate for step in steps], "gradient_norm": [float(step.gradient_norm) for step in steps]}
+log = {
+    "step": [step.number for step in steps],
+    "loss": [float(step.loss) for step in steps],
+    "learning_rate": [step.learning_rate for step in steps],
+    "gradient_norm": [float(step.gradient_norm) for step in steps],
+}
 nothing_learnt = zero_loss(task.rung, training.loss_weight, mean_square(images, IMAGES))
 with house_style():
     figure = training_figure(log, at_the_end(log["loss"]), nothing_learnt, TARGETS[rung.schedule.prediction_type])
@@ -164,8 +176,9 @@ picture
 # %% [markdown]
 # ## The pipeline's trained model
 #
-# By this project's loop, with diffusers' samplers: they can be exchanged without training anew. One noise a row, one digit a column. DDPM adds
-# new noise at every step, which covers what a small network gets wrong; DDIM and DPM-Solver need fewer steps, and carry its errors along.
+# By this project's loop, with diffusers' samplers: they can be exchanged without training anew. One noise a row, one
+# digit a column. DDPM adds new noise at every step, which covers what a small network gets wrong; DDIM and DPM-Solver
+# need fewer steps, and carry its errors along.
 
 # %%
 from diffusion_ladder.figures.samples import encode_grid
@@ -189,14 +202,20 @@ picture
 # %% [markdown]
 # ## Without this project
 #
-# The folder is a pipeline of diffusers, complete with network and scheduler: this is all that somebody else needs. `trust_remote_code` lets
-# it bring `pipeline.py`, since diffusers' own `DDPMPipeline` knows no classes.
+# The folder is a pipeline of diffusers, complete with network and scheduler: this is all that somebody else needs.
+# `trust_remote_code` lets it bring `pipeline.py`, since diffusers' own `DDPMPipeline` knows no classes.
 
 # %%
 from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained("models/mnist_diffusers", trust_remote_code=True).to(compute.device)
-answers = pipe(class_labels=range(10), guidance_scale=2.0, num_inference_steps=20, output_type="pt", generator=torch.Generator().manual_seed(3)).images
+answers = pipe(
+    class_labels=range(10),
+    guidance_scale=2.0,
+    num_inference_steps=20,
+    output_type="pt",
+    generator=torch.Generator().manual_seed(3),
+).images
 print("images", tuple(answers.shape), f"from {answers.min():.0f} to {answers.max():.0f}")
 with house_style():
     picture = Image(encode_grid((answers.cpu()[None] * 255).round().to(torch.uint8), [""]))
@@ -205,8 +224,9 @@ picture
 # %% [markdown]
 # ## Common issue: [0, 1] against [-1, 1]
 #
-# Pipelines of diffusers give images in [0, 1], and networks take them in [-1, 1]. Here the pictures above go back to the network, noised up to
-# t = 600, and it is asked what was there. Above as they must be; below as the pipeline gave them, without `* 2 - 1`:
+# Pipelines of diffusers give images in [0, 1], and networks take them in [-1, 1]. Here the pictures above go back to
+# the network, noised up to t = 600, and it is asked what was there. Above as they must be; below as the pipeline gave
+# them, without `* 2 - 1`:
 
 # %%
 t, asked = torch.tensor(599), torch.arange(10, device=compute.device)
@@ -223,14 +243,22 @@ picture
 # %% [markdown]
 # ## Common issue: `eval()` forgotten
 #
-# `from_pretrained` and `load_rung` give a network in evaluation mode; one that was just built is in training mode. Dropout, where
-# a network has it, would then go on dropping values while it draws: nothing fails, the samples are worse.
+# `from_pretrained` and `load_rung` give a network in evaluation mode; one that was just built is in training mode.
+# Dropout, where a network has it, would then go on dropping values while it draws: nothing fails, the samples are
+# worse.
 
 # %%
 from diffusion_ladder.rungs import build_network
 
 just_built = build_network(trained.settings, trained.sample_shape, 11, parameters.seed, "mnist_diffusers")
-print("in training mode:  just built", just_built.training, "  load_rung", trained.network.training, "  from_pretrained", pipe.unet.training)
+print(
+    "in training mode:  just built",
+    just_built.training,
+    "  load_rung",
+    trained.network.training,
+    "  from_pretrained",
+    pipe.unet.training,
+)
 
 # %% [markdown]
 # ## From scratch or from the library?
@@ -242,7 +270,12 @@ from diffusion_ladder.foundation.artifacts import read_json
 
 measured = {name: read_json(f"reports/metrics/{name}.json") for name in ("mnist_scratch", "mnist_diffusers")}
 for name in ("frechet_distance", "label_accuracy", "copied_share"):
-    print(f"{name:18}", "   ".join(f"{model} {numbers[name]:.4f} (floor {numbers[name + '_floor']:.4f})" for model, numbers in measured.items()))
+    print(
+        f"{name:18}",
+        "   ".join(
+            f"{model} {numbers[name]:.4f} (floor {numbers[name + '_floor']:.4f})" for model, numbers in measured.items()
+        ),
+    )
 
 # %% [markdown]
 # Go on with `part_3_1_celeb_face`, or write one step of DDPM yourself: `make exercise N=8`.

@@ -1,4 +1,4 @@
-"""What a notebook needs before its first cell can go on: packages, this project's code, and the artifacts of the pipeline.
+"""What a notebook needs before its first cell can go on: packages, the project's code, the artifacts of the pipeline.
 
 Of Python's own library alone, since it runs where nothing is installed yet. Where all is there, it does nothing.
 """
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NEEDED = ("torch", "diffusers", "dvc", "pydantic", "threadpoolctl", "matplotlib", "safetensors")
+NEEDED = ("torch", "diffusers", "dvc", "pydantic", "threadpoolctl", "matplotlib", "safetensors", "pandas", "tqdm")
 
 
 def set_up(project: Path, artifacts: dict[str, str]) -> None:
@@ -23,7 +23,9 @@ def set_up(project: Path, artifacts: dict[str, str]) -> None:
     sys.path.insert(0, str(project / "src"))
     os.environ["PYTHONPATH"] = str(project / "src")
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        print(f"Missing: {', '.join(missing)}. Installing requirements.txt; restart the kernel if an import fails then.")
+        print(
+            f"Missing: {', '.join(missing)}. Installing requirements.txt; if an import fails then, restart the kernel."
+        )
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-r", "requirements.txt"], check=True)
     stages = list(dict.fromkeys(stage for path, stage in artifacts.items() if not Path(path).exists()))
     if stages:
