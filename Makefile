@@ -10,7 +10,7 @@ REPORT := $(CURDIR)/reports/index.html
 PYTEST := OMP_NUM_THREADS=1 python -m pytest
 
 .DEFAULT_GOAL := repro
-.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench bench-peers smoke sample study experiments verify verify-quality serve exercise solution known-failures clean
+.PHONY: help repro graph venv test test-builds test-rest test-quick lint bench bench-peers smoke sample study experiments verify verify-quality serve notebooks exercise solution known-failures clean
 
 repro: venv  ## build everything: data, models, samples, metrics, figures, report
 	python -m diffusion_ladder.forecast
@@ -84,6 +84,9 @@ verify-quality: venv  ## hold every rung's metrics against the thresholds in par
 
 serve: venv  ## show the report on http://localhost:8000 (PORT=8000)
 	python -m http.server --bind localhost --directory reports $(PORT)
+
+notebooks: venv  ## execute the reading companions in notebooks/ on the artifacts at hand
+	python -m diffusion_ladder.notebooks
 
 exercise: venv  ## check your answers in exercises/, all or one (N=4), and say in words what is wrong
 	@python -m diffusion_ladder.exercises $(N)

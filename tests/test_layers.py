@@ -14,7 +14,7 @@ FLOORS = {
     3: "device evaluation quality processes rungs",
     4: "figures report",
     5: "training sampling play",
-    6: "model command_line sample invert interpolate publish study forecast rehearsal presets verify stages"
+    6: "model command_line sample invert interpolate publish study forecast rehearsal presets verify stages notebooks"
     " exercises known_failures",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
