@@ -1,4 +1,4 @@
-"""The notebooks: they are what their scripts say, executed; they show the common issues, and are written alike twice."""
+"""The notebooks: what their scripts say, executed; they show the common issues, and are written alike twice."""
 
 import ast
 import json
