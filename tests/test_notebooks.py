@@ -129,6 +129,22 @@ def test_a_common_issue_is_shown_where_it_bites(name, heading, bite):
     assert bite in told[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "rungs"),
+    list(zip(NAMES, [["circles"], ["mnist_scratch"], ["mnist_scratch", "mnist_diffusers"], ["faces"]], strict=True)),
+)
+def test_the_numbers_are_those_of_the_metrics_at_hand(name, rungs):
+    text = shown(name)
+    for rung in rungs:
+        measured = json.loads((PROJECT / f"reports/metrics/{rung}.json").read_text())
+        told = [key for key in measured if re.search(rf"^{key} ", text, re.M)]
+        assert len(told) == 3
+        for key in told:
+            line = re.search(rf"^{key} .*", text, re.M)[0]
+            assert f"{measured[key]:.4f}" in line, f"{key}: `make notebooks` executes them anew"
+            assert f"{measured[f'{key}_floor']:.4f}" in line
+
+
 def test_a_judge_left_in_training_mode_errs_more_often():
     found = re.findall(r"(eval|train)\(\) +([\d.]+)%", shown("part_2_1_diffusion_from_scratch_pytorch"))
     shares = {mode: float(share) for mode, share in found}
