@@ -230,14 +230,16 @@ picture
 
 # %%
 t, asked = torch.tensor(599), torch.arange(10, device=compute.device)
-guesses = []
-for given in (answers * 2 - 1, answers):
+pictures, guesses = (answers.cpu() * 255).round().to(torch.uint8), {}
+for name, given in {"given in [-1, 1]": answers * 2 - 1, "given in [0, 1]": answers}.items():
     x_t = scheduler.add_noise(given, epsilon.to(compute.device), t)
     with torch.no_grad():
         prediction = trained.network(x_t, t.expand(10).to(compute.device), asked)
-    guesses.append(unnormalise(scheduler.step(prediction, t, x_t).pred_original_sample, IMAGES).cpu())
+    guesses[name] = unnormalise(scheduler.step(prediction, t, x_t).pred_original_sample, IMAGES).cpu()
+    error = (guesses[name].float() - pictures.float()).abs().mean()
+    print(f"{name}: the guess is off by {error:.1f} of 255 grey levels")
 with house_style():
-    picture = Image(encode_grid(torch.stack(guesses), ["given in [-1, 1]", "given in [0, 1]"]))
+    picture = Image(encode_grid(torch.stack([*guesses.values()]), [*guesses]))
 picture
 
 # %% [markdown]

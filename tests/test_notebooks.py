@@ -1,4 +1,4 @@
-"""The notebooks: what their scripts say, executed; they show the common issues, and are written alike twice."""
+"""The notebooks: they are what their scripts say, executed; they show the common issues; twice, they are the same."""
 
 import ast
 import json
@@ -119,7 +119,7 @@ def test_the_notebooks_are_small_together():
         ("part_2_1_diffusion_from_scratch_pytorch", "[0, 1] against [-1, 1]", "TypeError: expected uint8 images"),
         ("part_2_1_diffusion_from_scratch_pytorch", "two devices", "Error: "),
         ("part_2_2_huggingface_diffusers", "`.long()`", "IndexError: tensors used as indices must be long"),
-        ("part_2_2_huggingface_diffusers", "[0, 1] against [-1, 1]", "from 0 to 1"),
+        ("part_2_2_huggingface_diffusers", "[0, 1] against [-1, 1]", "the guess is off by"),
         ("part_3_1_celeb_face", "labels 1 and 2 instead of 0 and 1", "IndexError: index out of range"),
     ],
 )
@@ -129,11 +129,32 @@ def test_a_common_issue_is_shown_where_it_bites(name, heading, bite):
     assert bite in told[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "rungs"),
+    list(zip(NAMES, [["circles"], ["mnist_scratch"], ["mnist_scratch", "mnist_diffusers"], ["faces"]], strict=True)),
+)
+def test_the_numbers_are_those_of_the_metrics_at_hand(name, rungs):
+    text = shown(name)
+    for rung in rungs:
+        measured = json.loads((PROJECT / f"reports/metrics/{rung}.json").read_text())
+        told = [key for key in measured if re.search(rf"^{key} ", text, re.M)]
+        assert len(told) == 3
+        for key in told:
+            line = re.search(rf"^{key} .*", text, re.M)[0]
+            assert f"{measured[key]:.4f}" in line, f"{key}: `make notebooks` executes them anew"
+            assert f"{measured[f'{key}_floor']:.4f}" in line
+
+
 def test_a_judge_left_in_training_mode_errs_more_often():
     found = re.findall(r"(eval|train)\(\) +([\d.]+)%", shown("part_2_1_diffusion_from_scratch_pytorch"))
     shares = {mode: float(share) for mode, share in found}
     assert shares["eval"] > 90
     assert shares["train"] < shares["eval"] - 20
+
+
+def test_a_picture_in_0_to_1_is_guessed_worse():
+    right, wrong = re.findall(r"off by ([\d.]+)", shown("part_2_2_huggingface_diffusers"))
+    assert float(wrong) > 1.2 * float(right)
 
 
 @pytest.mark.parametrize("name", NAMES)
