@@ -168,6 +168,7 @@ def costs(metric: str) -> list[dict[str, float | str]]:
 
 def write_artifacts(folder: Path) -> None:
     """Small artifacts of three rungs, and parameters for small figures; the forward process as by default."""
+    write_text(folder / "data/params_checked.txt", "")
     points = torch.randn(400, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([2.0, 0.5]) + 3
     labels = {"train_labels": torch.arange(200) % 2, "test_labels": torch.arange(100) % 2}
     split = {"train": points[:200], "test": points[200:300], **labels}
