@@ -24,7 +24,7 @@ from diffusion_ladder.params.sampling import Sampling
 from diffusion_ladder.params.whole import validate
 from diffusion_ladder.play import models as play_models
 from diffusion_ladder.play.page import SMALL_BYTES, Selection, build_page, read_candidates, selected
-from diffusion_ladder.rungs import Rung, build_network, build_scheduler, load_rung, save_rung
+from diffusion_ladder.rungs import Rung, build_network, load_rung, save_rung
 from diffusion_ladder.sampling.guidance import guided
 from diffusion_ladder.sampling.loop import reverse_process, sampler_for
 
@@ -61,7 +61,7 @@ def root(tmp_path_factory):
         what = (network, rung.network, rung.schedule, shape, classes, classes or None, normalisation)
         trained = Rung(key, rung.dataset, *what)
         names = [f"class {number}" for number in range(classes)]
-        save_rung(trained, folder / "models" / key, build_scheduler("ddpm", rung.schedule), {"class_names": names})
+        save_rung(trained, folder / "models" / key, {"class_names": names}, {})
         numbers = torch.Generator().manual_seed(len(key))
         data = {"train": torch.randn(300, 2, generator=numbers), "train_labels": torch.arange(300) % 2}
         write_tensors(folder / f"data/processed/{rung.dataset}.safetensors", data, {})
