@@ -51,7 +51,7 @@ def test_a_slower_machine_takes_longer_and_an_unknown_stage_as_long_as_its_kind(
 def test_the_pace_is_that_of_the_longest_training_on_record(monkeypatch):
     from diffusion_ladder.params.whole import load_parameters
 
-    work = {"work": {forecast.TRAINED: {"count": 100, "seconds": 5.0}}}
+    work = {"work": {"example trained on": {"count": 100, "seconds": 5.0}}}
     past = {"train@circles": {"seconds": 5.0, **work}, "train@moons": {"seconds": 9.0, **work}}
     monkeypatch.setattr(forecast, "seconds_per_example", lambda _, rung: {"moons": 0.15}[rung])
     pace, rung = forecast.pace_of(load_parameters(), past)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import networkx
@@ -24,18 +23,13 @@ from diffusion_ladder.foundation.runtime import FORECAST, RUN_RECORDS, in_minute
 from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.params.whole import Parameters, load_parameters
 from diffusion_ladder.rehearsal import Rehearsal
+from diffusion_ladder.report.run_page import read_records
+from diffusion_ladder.study.estimate import training_seconds
 from diffusion_ladder.training.loop import train
 
 START = 2.0  # seconds of a stage outside its record, by default: Python, torch, and DVC's own work
 WARM_UP, TIMED = 3, 8  # steps of the rehearsal
 WRITTEN = ("outs", "metrics")
-TRAINED = "example trained on"
-
-
-def records(folder: Path = RUN_RECORDS) -> dict[str, dict[str, Any]]:
-    """The records of the last runs, by the stages' names."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return {record["stage"]: record for record in found}
 
 
 def out_of_date() -> list[str]:
@@ -90,8 +84,8 @@ def seconds_per_example(parameters: Parameters, rung: str) -> float:
 
 def pace_of(parameters: Parameters, past: Mapping[str, dict[str, Any]]) -> tuple[float, str]:
     """How many times as long as in the records it takes here, and whose training told; 1.0 and "" without a record."""
-    trainings = {name: past.get(f"train@{name}", {}).get("work", {}).get(TRAINED) for name in parameters.rungs}
-    known = {name: work["seconds"] / work["count"] for name, work in trainings.items() if work}
+    trainings = {name: training_seconds(past.get(f"train@{name}", {})) for name in parameters.rungs}
+    known = {name: work[0] / work[1] for name, work in trainings.items() if work}
     if not known:
         return 1.0, ""
     longest = max(known, key=lambda name: past[f"train@{name}"]["seconds"])
@@ -119,7 +113,7 @@ def main() -> None:
         if not stages:
             print("nothing is out of date")
             return
-        past, parameters = records(), load_parameters()
+        past, parameters = {record["stage"]: record for record in read_records(RUN_RECORDS)}, load_parameters()
         pace, rung = pace_of(parameters, past)
     except UserError as error:
         sys.exit(f"forecast: {error}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from diffusion_ladder.foundation.runtime import RUN_RECORDS
 from diffusion_ladder.foundation.section import look_up, rung_section
+from diffusion_ladder.report.run_page import read_record
 from diffusion_ladder.study.question import Run
 
 STAGES = ("train", "sample", "sweep", "evaluate")
@@ -52,9 +53,8 @@ def seconds_of(run: Run, parameters: dict[str, Any], trained: bool) -> float | N
     before, now = amounts(parameters, run.rung), amounts(run.values, run.rung)
     total = BETWEEN
     for stage in STAGES[trained:]:
-        path = RUN_RECORDS / f"{stage}@{run.rung}.json"
-        record = record_of(path.read_text(encoding="utf-8") if path.is_file() else None)
-        if "seconds" not in record:
+        record = read_record(RUN_RECORDS / f"{stage}@{run.rung}.json")
+        if record is None:
             return None
         slower = record["threads"] / look_up(run.values, "runtime.threads")
         total += slower * record["seconds"] * now[stage] / before[stage]
