@@ -87,7 +87,8 @@ def copy_project(name: str, folder: Path) -> None:
         if not file.startswith("reports/"):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, folder / file)
-    (folder / "reports/studies").mkdir(parents=True, exist_ok=True)  # of the copy's own, of which there are none
+    (folder / "reports/studies").mkdir(parents=True, exist_ok=True)
+    (folder / "reports/studies/.gitkeep").touch()  # so that Git keeps the folder of studies, none of which is the copy's own
     (folder / "dvc.lock").unlink(missing_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     with (folder / ".dvc/config.local").open("w", encoding="utf-8") as config:
