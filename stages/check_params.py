@@ -1,12 +1,11 @@
 """Refuse impossible parameters before any output is touched."""
 
-from typing import Any
-
 from diffusion_ladder.data.user_paths import collision
 from diffusion_ladder.foundation.artifacts import write_text
 from diffusion_ladder.foundation.errors import ParameterError
 from diffusion_ladder.foundation.graph import read_graph
 from diffusion_ladder.foundation.runtime import Stage, run_stage
+from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.params.consistency import check_consistency, paths_of_users
 from diffusion_ladder.params.whole import Parameters, validate
 
@@ -27,7 +26,7 @@ def main(stage: Stage) -> None:
 
     The file that is written is constant, so that an accepted value makes no later stage run again.
     """
-    values = stage.parameter("", dict[str, Any])
+    values = load_yaml("params.yaml")
     parameters = validate(values)
     check_consistency(parameters)
     graph = read_graph(values)

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from diffusion_ladder.figures.ladder import ladder_exhibit
 from diffusion_ladder.figures.samples import COMPARED_SHARE
 from diffusion_ladder.foundation.artifacts import read_tensors, write_bytes, write_json, write_text
 from diffusion_ladder.foundation.runtime import Stage, run_stage
-from diffusion_ladder.params.whole import Parameters, validate
+from diffusion_ladder.params.whole import Parameters, load_parameters
 from diffusion_ladder.report.ladder import step_of
 from diffusion_ladder.report.model_cards import CARDS, place_cards
 from diffusion_ladder.report.page import build_pages
@@ -44,7 +43,7 @@ def draw_across(parameters: Parameters) -> None:
 
 def main(stage: Stage) -> None:
     """Write the report in both forms and the model cards from the artifacts, and the page about the last run."""
-    parameters = validate(stage.parameter("", dict[str, Any]))
+    parameters = load_parameters()
     if complaint := missing_letters(rung.title for rung in parameters.rungs.values()):
         print(f"{stage.label}: {complaint}", flush=True)
     draw_across(parameters)

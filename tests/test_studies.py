@@ -166,7 +166,7 @@ def test_every_study_fits_params_yaml(name):
 
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [("recipe_points", "no clipping"), ("recipe_points", "min-SNR weights"), ("recipe_faces", "all timesteps alike")],
+    [("recipe_points", "AdamW"), ("recipe_points", "min-SNR weights"), ("recipe_faces", "all timesteps alike")],
 )
 def test_dvc_makes_of_the_overrides_what_the_study_was_checked_with(name, variant, tmp_path):
     study = load_study(name)

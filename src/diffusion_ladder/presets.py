@@ -88,7 +88,7 @@ def copy_project(name: str, folder: Path) -> None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, folder / file)
     (folder / "reports/studies").mkdir(parents=True, exist_ok=True)
-    (folder / "reports/studies/.gitkeep").touch()  # so that Git keeps the folder of studies, none of which is the copy's own
+    (folder / "reports/studies/.gitkeep").touch()  # Git keeps no empty folder
     (folder / "dvc.lock").unlink(missing_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     with (folder / ".dvc/config.local").open("w", encoding="utf-8") as config:
