@@ -131,8 +131,12 @@ def test_a_rung_with_a_score_is_in_the_loop_and_every_rung_in_the_chart(copy):
     assert list(graph["compare_scores"].loop) == ["circles", "spirals"]
     assert list(graph["ideal_denoiser"].loop) == ["circles", "mnist_scratch"]
     assert list(graph["train"].loop) == ["circles", "moons", "spirals", "mnist_scratch", "mnist_diffusers", "faces"]
-    norms = load_yaml(copy / "dvc.yaml")["plots"][1]["Gradient norm"]["y"]
-    assert list(norms) == [f"reports/training/{name}.tsv" for name in graph["train"].loop]
+    charts = {name: chart for each in load_yaml(copy / "dvc.yaml")["plots"][1:3] for name, chart in each.items()}
+    assert list(charts["Gradient norm"]["y"]) == [f"reports/training/{name}.tsv" for name in graph["train"].loop]
+    metrics = charts["Quality against cost"]["y"]
+    assert list(metrics) == [f"reports/tables/{name}/cost.tsv" for name in graph["train"].loop]
+    assert metrics["reports/tables/spirals/cost.tsv"] == "energy_distance"
+    assert metrics["reports/tables/faces/cost.tsv"] == "kernel_distance"
 
 
 def test_a_layout_that_it_does_not_know_is_refused_in_one_line(copy):

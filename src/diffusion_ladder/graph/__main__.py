@@ -18,6 +18,7 @@ from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.graph.imports import SOURCE, code_of
 
 WIDTH = 130  # of a line of such lists
+COST_METRIC, COST_METRICS = "kernel_distance", {"points": "energy_distance"}  # by kind of data, of the sweep's table
 
 
 def written(text: str, parameters: Mapping[str, Any], stages: Mapping[str, Definition]) -> str:
@@ -28,10 +29,21 @@ def written(text: str, parameters: Mapping[str, Any], stages: Mapping[str, Defin
     for name, section in {"compare_scores": "score", "ideal_denoiser": "ideal_denoiser"}.items():
         loop = ", ".join(f'{key}: "${{rungs.{key}}}"' for key, rung in rungs.items() if section in rung)
         text = replaced(text, rf"(?<=\n  {name}:\n    foreach: )\{{.*\}}", f"{{{loop}}}")
-    norms = ", ".join(f"reports/training/{name}.tsv: gradient_norm" for name in rungs)
-    text = replaced(text, r"      y: \{reports/training/[^}]*\}", wrapped(f"y: {{{norms}}}", 6), " " * 6)
+    kinds = {name: parameters["datasets"][rung["dataset"]]["kind"] for name, rung in rungs.items()}
+    norms = {f"reports/training/{name}.tsv": "gradient_norm" for name in rungs}
+    costs = {f"reports/tables/{name}/cost.tsv": COST_METRICS.get(kind, COST_METRIC) for name, kind in kinds.items()}
+    text = with_chart(text, "Gradient norm", norms)
+    text = with_chart(text, "Quality against cost", costs)
     models = "".join(artifact(name, rung) for name, rung in rungs.items())
     return replaced(text, r"(?<=\nartifacts:\n)(?:  \S+: \{.*\n)*", models)
+
+
+def with_chart(text: str, title: str, columns: Mapping[str, str]) -> str:
+    """The text of dvc.yaml with the files of one of DVC's charts, and the column that it draws of each."""
+    opening = re.search(rf"(?<=\n  - ){title}: \{{.*?(?=,\s+y:\s)", text, re.DOTALL)
+    listed = ", ".join(f"{path}: {column}" for path, column in columns.items())
+    line = f"{' '.join((opening[0] if opening else title).split())}, y: {{{listed}}}}}"
+    return replaced(text, rf"(?<=\n)  - {title}: \{{[^}}]*\}}\}}", f"- {wrapped(line, 4)}".replace("\n", "\n  "), "  ")
 
 
 def artifact(name: str, rung: Mapping[str, Any]) -> str:
