@@ -358,6 +358,18 @@ def test_any_named_column_can_hold_the_label(tmp_path, name, image):
     ("columns", "message"),
     [
         ({"image": [b"x"], "sex": [1]}, r"needs one column gender, but has image \(binary\), sex \(int64\)"),
+        (
+            {"image": [b"x"], "gender ": [1]},
+            '"gender " there and "gender" are not the same: one is different in spaces',
+        ),
+        (
+            {"image": [b"x"], "Gender": [1]},
+            '"Gender" there and "gender" are not the same: one is different in capitals',
+        ),
+        (
+            {"image": [b"x"], "gender\u200b": [1]},
+            r'"gender\\u200b" there and "gender" are not the same: one is different in',
+        ),
         ({"image": [b"x"], "gender": [[1]]}, "the column gender must hold numbers or text, but is list"),
         ({"image": [b"x"], "gender": [b"1"]}, "the column gender must hold numbers or text, but is binary"),
     ],
@@ -453,6 +465,10 @@ def test_a_pattern_says_how_many_files_and_rows_it_found(tmp_path, monkeypatch, 
     found = "d/1/2/c.parquet (3), d/1/a.parquet (2), d/b.parquet (1)"
     assert f"3 files, 6 rows: {found}\n" in capsys.readouterr().out
     assert local_portraits.list_shards([Path(str(i)) for i in range(99)], range(99)).endswith("6 (6), ..., 98 (98)")
+    assert portraits.fetch("parquet", ParquetSource(path="d"), 0, tmp_path / "raw")["rows"] == 1
+    assert capsys.readouterr().out == (
+        "d: 2 more in folders below it; to take these, too: d/**/*.parquet\n1 file, 1 rows: d/b.parquet (1)\n"
+    )
 
 
 @pytest.mark.parametrize("paths", [["d", "d/b.parquet"], ["d/*", "d/*"], ["d/b.parquet", "link.parquet"]])

@@ -44,6 +44,8 @@ def find_shards(path: str | list[str] | None) -> list[Path]:
         shards = matching_files(entry, ".parquet")
         if not shards:
             raise UserError(f"{key}: {describe_missing(entry)}{where_else(entry)}")
+        if os.path.isdir(expand_home(entry)):
+            tell_of_deeper(entry, shards)
         for shard in shards:
             if (place := os.path.realpath(shard)) in found:
                 raise UserError(f"{key}: {printable(entry)} names {printable(shard)} once more: name each file once")
@@ -53,12 +55,27 @@ def find_shards(path: str | list[str] | None) -> list[Path]:
     return list(found.values())
 
 
+def deeper(folder: str) -> str:
+    """The pattern of the parquet files in a folder and in all below it."""
+    return os.path.join(folder, "**", "*.parquet")
+
+
+def tell_of_deeper(folder: str, shards: Sequence[Path]) -> None:
+    """Say how many parquet files lie in folders below one that was named, whose own files alone are taken."""
+    if left_out := len({*matching_files(deeper(folder), ".parquet")} - {*shards}):
+        print(
+            f"{printable(folder)}: {left_out} more in folders below it; to take these, too: {printable(deeper(folder))}"
+        )
+
+
 def describe_missing(path: str) -> str:
     """Why a path means no parquet file."""
     whole = expand_home(path)
     if os.path.isdir(whole):
-        deeper = os.path.join(path, "**", "*.parquet")
-        return f"there is no file *.parquet in the folder {printable(path)}; those in folders below it: {deeper}"
+        return (
+            f"there is no file *.parquet in the folder {printable(path)}; those in folders below it:"
+            f" {printable(deeper(path))}"
+        )
     if is_pattern(path):
         return f"there is no file {printable(path)}, by that name or as a pattern"
     return f"there is no file {printable(whole)}"
@@ -76,7 +93,9 @@ def adopt(shards: Sequence[Path], folder: Path, **facts: Any) -> dict[str, Any]:
     for shard in shards:
         with open_portraits(shard) as table:
             counts.append(table.metadata.num_rows)
-    print(f"{len(shards)} files, {sum(counts):,} rows: {list_shards(shards, counts)}", flush=True)
+    print(
+        f"{len(shards)} file{'s' * (len(shards) > 1)}, {sum(counts):,} rows: {list_shards(shards, counts)}", flush=True
+    )
     names = [FILE_NAME] if len(shards) == 1 else [f"portraits-{index:05d}.parquet" for index in range(len(shards))]
     targets = [folder / name for name in names]
     for shard, target in zip(shards, targets, strict=True):
