@@ -93,9 +93,10 @@ def adopt(shards: Sequence[Path], folder: Path, **facts: Any) -> dict[str, Any]:
     for shard in shards:
         with open_portraits(shard) as table:
             counts.append(table.metadata.num_rows)
-    print(
-        f"{len(shards)} file{'s' * (len(shards) > 1)}, {sum(counts):,} rows: {list_shards(shards, counts)}", flush=True
+    files, rows = (
+        f"{each:,} {name}{'s' * (each != 1)}" for each, name in ((len(shards), "file"), (sum(counts), "row"))
     )
+    print(f"{files}, {rows}: {list_shards(shards, counts)}", flush=True)
     names = [FILE_NAME] if len(shards) == 1 else [f"portraits-{index:05d}.parquet" for index in range(len(shards))]
     targets = [folder / name for name in names]
     for shard, target in zip(shards, targets, strict=True):
