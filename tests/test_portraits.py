@@ -292,7 +292,7 @@ def test_the_filter_keeps_labelled_decodable_rows_and_counts_and_lists_the_other
     assert counts.dropped == Counter(reasons)
     assert counts.unusable == len(BROKEN) + 1
     assert dropped_rows(tmp_path) == [("raw.parquet", 3 + i, reason) for i, reason in enumerate(reasons)]
-    assert counts.unusable_rows[0] == {"file": "raw.parquet", "row": 7, "reason": "no image"}
+    assert counts.unusable_rows[0] == {"file": "raw.parquet", "row": 7, "reason": "no image", "path": "7.jpg"}
     table = pyarrow.parquet.read_table(tmp_path / "filtered/portraits.parquet")
     assert {field.name: str(field.type) for field in table.schema} == {"image": "binary", "label": "int64"}
     assert table.column("image").to_pylist() == [data for data, _ in good]
@@ -389,7 +389,7 @@ def test_too_many_unusable_images_stop_with_the_counts(tmp_path):
         filtered(tmp_path / "again", rows, max_unusable_share=0.49)
     assert one_line(error) == (
         "3 of 6 labelled rows have an image that can't be used, a larger share than preprocess.max_unusable_share"
-        f" = 0.49: empty image (2 rows), {NOT_AN_IMAGE} (1 rows); the first is row 3 of raw.parquet"
+        f" = 0.49: empty image (2 rows), {NOT_AN_IMAGE} (1 rows); the first is row 3 of raw.parquet (3.jpg)"
     )
     assert not list((tmp_path / "again/filtered").iterdir())
 
@@ -576,6 +576,13 @@ def test_a_folder_of_images_for_each_class_becomes_a_table(animals, tmp_path):
     settings = KEEP.model_copy(update={"label_column": "folder", "labels": {"cat": 0, "dog": 1, "cow": 2}})
     counts = filter_portraits([tmp_path / "raw/portraits.parquet"], settings, tmp_path / "filtered")
     assert (counts.kept, counts.dropped) == ({0: 1, 1: 1, 2: 1}, {"folder missing": 1, NOT_AN_IMAGE: 1})
+    assert counts.unusable_rows[0]["path"] == "cat/notes.txt"
+    with pytest.raises(UserError, match=r"the first is row 2 of portraits\.parquet \(cat/notes\.txt\)$"):
+        filter_portraits(
+            [tmp_path / "raw/portraits.parquet"],
+            settings.model_copy(update={"max_unusable_share": 0.1}),
+            tmp_path / "f",
+        )
 
 
 def test_names_in_a_folder_of_images_may_be_no_utf_8(animals, tmp_path):
@@ -605,11 +612,20 @@ def test_a_symbolic_link_in_a_folder_of_images_is_refused(animals, tmp_path, tar
     with pytest.raises(UserError, match=r"dog/link.png is a symbolic link") as error:
         portraits.fetch("imagefolder", ImagefolderSource(path=str(animals), sha256=None), 0, tmp_path / "raw")
     one_line(error)
-    assert not list((tmp_path / "raw").iterdir())
+    assert not (tmp_path / "raw/portraits.parquet").exists()
 
 
-@pytest.mark.parametrize(("path", "message"), [(None, "name a folder"), ("nowhere", "there is no folder nowhere")])
-def test_a_missing_folder_of_images_is_named(tmp_path, path, message):
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (None, "name a folder"),
+        ("nowhere", "there is no folder nowhere"),
+        ("animals/cat", "animals/cat holds files, but no folder of them for each class: name the folder above it"),
+    ],
+)
+@pytest.mark.usefixtures("animals")
+def test_a_missing_folder_of_images_is_named(tmp_path, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"sources.imagefolder.path: {message}"):
         portraits.fetch("imagefolder", ImagefolderSource(path=path, sha256=None), 0, tmp_path)
 

@@ -114,23 +114,23 @@ def fetch_folder(settings: ImagefolderSource, folder: Path) -> dict[str, Any]:
     """Pack a folder of images into one parquet file, with the names of the classes' folders in the column `folder`.
 
     Raises:
-        UserError: there is no such folder, something in it is a symbolic link, or its content is not the expected one.
+        UserError: there is no such folder, it holds no folder of a class, something in it is a symbolic link, or its
+            content is not the expected one.
     """
     import pyarrow
 
     root = check_folder(settings.path)
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     schema = pyarrow.schema([("image", image), (FOLDER_COLUMN, pyarrow.string())])
-    target, count = folder / FILE_NAME, 0
+    target, files = folder / FILE_NAME, files_of_classes(root)
     with rows_writer(target, schema) as rows:
-        for path in tqdm(sorted(files_below(root)), unit=" files", desc="pack"):
+        for path in tqdm(files, unit=" files", desc="pack"):
             name = path.relative_to(root)
             label = as_text(name.parts[0]) if len(name.parts) > 1 else None
             rows.add({"bytes": content_of(path), "path": as_text(name)}, label)
-            count += 1
     title = as_text(root.resolve().name)
     card = raw_card(
-        folder, [target], source="imagefolder", title=title, rows=count, synthetic=False, origin="a local folder"
+        folder, [target], source="imagefolder", title=title, rows=len(files), synthetic=False, origin="a local folder"
     )
     check_content(f"{SOURCES}.imagefolder.sha256", settings.sha256, card)
     return card
@@ -144,6 +144,21 @@ def check_folder(path: str | None) -> Path:
     if not os.path.isdir(whole := expand_home(path)):
         raise UserError(f"{key}: there is no folder {printable(whole)}{where_else(path)}")
     return Path(whole)
+
+
+def files_of_classes(root: Path) -> list[Path]:
+    """Every file below a folder of folders of images, by name.
+
+    Raises:
+        UserError: as `files_below`; or none of them lies in a folder of its own.
+    """
+    files = sorted(files_below(root))
+    if files and all(path.parent == root for path in files):
+        raise UserError(
+            f"{SOURCES}.imagefolder.path: {printable(root)} holds files, but no folder of them for each class: name the"
+            " folder above it"
+        )
+    return files
 
 
 def files_below(root: Path) -> Iterator[Path]:
