@@ -22,6 +22,7 @@ def set_up(project: Path, artifacts: dict[str, str]) -> None:
     os.chdir(project)
     sys.path.insert(0, str(project / "src"))
     os.environ["PYTHONPATH"] = str(project / "src")
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))  # for stages
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         print(
             f"Missing: {', '.join(missing)}. Installing requirements.txt; if an import fails then, restart the kernel."

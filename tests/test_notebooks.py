@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -174,6 +175,7 @@ def test_set_up_builds_what_is_missing_and_says_so(monkeypatch, tmp_path, capsys
     monkeypatch.setattr(set_up.subprocess, "run", lambda command, check: ran.append(command))
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("PATH", "/bin")
     (tmp_path / "there").touch()
     set_up.set_up(tmp_path, {"there": "a"})
     assert ran == []
@@ -181,6 +183,7 @@ def test_set_up_builds_what_is_missing_and_says_so(monkeypatch, tmp_path, capsys
     set_up.set_up(tmp_path, {"there": "a", "one": "b@x", "two": "b@x", "three": "c"})
     assert ran == [[sys.executable, "-m", "dvc", "repro", "b@x", "c"]]
     assert "Building b@x, c" in capsys.readouterr().out
+    assert os.environ["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)  # stages run in this environment
 
 
 def test_set_up_installs_missing_packages(monkeypatch, tmp_path, capsys):
@@ -188,6 +191,7 @@ def test_set_up_installs_missing_packages(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(set_up.subprocess, "run", lambda command, check: ran.append(command))
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("PATH", "/bin")
     monkeypatch.setattr(set_up, "NEEDED", ("sys", "no_such_package"))
     set_up.set_up(tmp_path, {})
     assert ran[0][-2:] == ["-r", "requirements.txt"]

@@ -358,6 +358,18 @@ def test_any_named_column_can_hold_the_label(tmp_path, name, image):
     ("columns", "message"),
     [
         ({"image": [b"x"], "sex": [1]}, r"needs one column gender, but has image \(binary\), sex \(int64\)"),
+        (
+            {"image": [b"x"], "gender ": [1]},
+            '"gender " there and "gender" are not the same: one is different in spaces',
+        ),
+        (
+            {"image": [b"x"], "Gender": [1]},
+            '"Gender" there and "gender" are not the same: one is different in capitals',
+        ),
+        (
+            {"image": [b"x"], "gender\u200b": [1]},
+            r'"gender\\u200b" there and "gender" are not the same: one is different in',
+        ),
         ({"image": [b"x"], "gender": [[1]]}, "the column gender must hold numbers or text, but is list"),
         ({"image": [b"x"], "gender": [b"1"]}, "the column gender must hold numbers or text, but is binary"),
     ],
@@ -377,7 +389,7 @@ def test_too_many_unusable_images_stop_with_the_counts(tmp_path):
         filtered(tmp_path / "again", rows, max_unusable_share=0.49)
     assert one_line(error) == (
         "3 of 6 labelled rows have an image that can't be used, a larger share than preprocess.max_unusable_share"
-        f" = 0.49: empty image (2 rows), {NOT_AN_IMAGE} (1 rows); the first is row 3 of raw.parquet"
+        f" = 0.49: empty image (2 rows), {NOT_AN_IMAGE} (1 rows); the first is row 3 of raw.parquet (3.jpg)"
     )
     assert not list((tmp_path / "again/filtered").iterdir())
 
@@ -453,6 +465,11 @@ def test_a_pattern_says_how_many_files_and_rows_it_found(tmp_path, monkeypatch, 
     found = "d/1/2/c.parquet (3), d/1/a.parquet (2), d/b.parquet (1)"
     assert f"3 files, 6 rows: {found}\n" in capsys.readouterr().out
     assert local_portraits.list_shards([Path(str(i)) for i in range(99)], range(99)).endswith("6 (6), ..., 98 (98)")
+    assert portraits.fetch("parquet", ParquetSource(path="d"), 0, tmp_path / "raw")["rows"] == 1
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "d: 2 more in folders below it; to take these, too: d/**/*.parquet",
+        "1 file, 1 row: d/b.parquet (1)",
+    ]
 
 
 @pytest.mark.parametrize("paths", [["d", "d/b.parquet"], ["d/*", "d/*"], ["d/b.parquet", "link.parquet"]])
@@ -559,6 +576,13 @@ def test_a_folder_of_images_for_each_class_becomes_a_table(animals, tmp_path):
     settings = KEEP.model_copy(update={"label_column": "folder", "labels": {"cat": 0, "dog": 1, "cow": 2}})
     counts = filter_portraits([tmp_path / "raw/portraits.parquet"], settings, tmp_path / "filtered")
     assert (counts.kept, counts.dropped) == ({0: 1, 1: 1, 2: 1}, {"folder missing": 1, NOT_AN_IMAGE: 1})
+    assert counts.unusable_rows[0]["path"] == "cat/notes.txt"
+    with pytest.raises(UserError, match=r"the first is row 2 of portraits\.parquet \(cat/notes\.txt\)$"):
+        filter_portraits(
+            [tmp_path / "raw/portraits.parquet"],
+            settings.model_copy(update={"max_unusable_share": 0.1}),
+            tmp_path / "f",
+        )
 
 
 def test_names_in_a_folder_of_images_may_be_no_utf_8(animals, tmp_path):
@@ -588,11 +612,20 @@ def test_a_symbolic_link_in_a_folder_of_images_is_refused(animals, tmp_path, tar
     with pytest.raises(UserError, match=r"dog/link.png is a symbolic link") as error:
         portraits.fetch("imagefolder", ImagefolderSource(path=str(animals), sha256=None), 0, tmp_path / "raw")
     one_line(error)
-    assert not list((tmp_path / "raw").iterdir())
+    assert not (tmp_path / "raw/portraits.parquet").exists()
 
 
-@pytest.mark.parametrize(("path", "message"), [(None, "name a folder"), ("nowhere", "there is no folder nowhere")])
-def test_a_missing_folder_of_images_is_named(tmp_path, path, message):
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (None, "name a folder"),
+        ("nowhere", "there is no folder nowhere"),
+        ("animals/cat", "animals/cat holds files, but no folder of them for each class: name the folder above it"),
+    ],
+)
+@pytest.mark.usefixtures("animals")
+def test_a_missing_folder_of_images_is_named(tmp_path, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"sources.imagefolder.path: {message}"):
         portraits.fetch("imagefolder", ImagefolderSource(path=path, sha256=None), 0, tmp_path)
 

@@ -23,6 +23,8 @@ from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.overlays import in_hydra
 from diffusion_ladder.report.studies import StudyResults, study_chapters
 from diffusion_ladder.report.study_page import write_study
+from diffusion_ladder.study import __main__ as commands
+from diffusion_ladder.study import queue
 from diffusion_ladder.study.estimate import in_all, seconds_of
 from diffusion_ladder.study.experiments import table_of
 from diffusion_ladder.study.question import in_waves, load_study, overrides_of, run_of, runs_of
@@ -429,6 +431,38 @@ def test_a_finished_study_runs_nothing_again(queued):
     page = (folder / "reports/studies/tiny/index.html").read_bytes()
     assert study(folder, "--render").returncode == 0
     assert (folder / "reports/studies/tiny/index.html").read_bytes() == page
+
+
+class Deserted:
+    """A queue without workers; one that is started finishes what waits, unless it dies at once."""
+
+    def __init__(self, states, dies=False):
+        self.found, self.dies, self.started, self.done = states, dies, 0, {}
+
+    def start(self, workers):
+        self.started += 1
+        if not self.dies:
+            self.done = {name: ["0" * 40] for name, state in self.found.items() if state == "Queued"}
+
+    def states(self):
+        return self.found, 0
+
+
+@pytest.mark.parametrize(
+    ("dies", "failed", "started"), [(False, {"left running"}, 1), (True, {"left running", "waits"}, 4)]
+)
+def test_workers_that_are_gone_are_started_anew_and_what_they_left_has_failed(monkeypatch, dies, failed, started):
+    """As after `dvc queue stop`, whose workers were still stopping when the next study was queued."""
+    deserted = Deserted({"waits": "Queued", "left running": "Running"}, dies)
+    monkeypatch.setattr(queue, "start", deserted.start)
+    monkeypatch.setattr(queue, "states", deserted.states)
+    monkeypatch.setattr(queue, "finished", lambda: deserted.done)
+    monkeypatch.setattr(queue, "last_words", lambda name: ["gone"])
+    for pause in ("LOOK", "ASK"):
+        monkeypatch.setattr(commands, pause, 0.0)
+    names = {*deserted.found}
+    assert {*commands.wait_for(names, {}, commands.Progress(dict.fromkeys(names), 2))} == failed
+    assert deserted.started == started
 
 
 # What was tried

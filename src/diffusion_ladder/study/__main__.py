@@ -24,6 +24,7 @@ from diffusion_ladder.study.question import Run, in_waves, load_study, overrides
 from diffusion_ladder.study.results import collect, commit_of, first_samples, training_of
 
 REPORTS = Path("reports/studies")
+REVIVALS = 3  # times that workers are started anew before a study gives up
 LOOK, ASK = 2.0, 20.0  # seconds between two looks at Git's references, and between two questions to the queue
 
 
@@ -65,15 +66,18 @@ def wait_for(names: set[str], before: dict[str, list[str]], progress: Progress) 
     Args:
         before: the experiments that were finished before these were queued.
     """
-    asked, failed = time.monotonic(), {}
+    asked, gone, failed = time.monotonic(), 0, {}
     while names:
         time.sleep(LOOK)
         for name in queue.newly_finished(names, before):
             progress.finish(name)
             names = names - {name}
         if names and time.monotonic() - asked > ASK:
-            asked = time.monotonic()
-            ended = names if queue.is_deserted() else queue.ended_among(names)
+            asked, deserted = time.monotonic(), queue.is_deserted()
+            gone = gone + 1 if deserted else 0
+            if deserted:  # such as by `dvc queue stop`, which was still stopping them when these runs were queued
+                queue.start(progress.workers)
+            ended = names if gone > REVIVALS else queue.ended_among(names, at_work=not deserted)
             for name in sorted(ended - queue.newly_finished(names, before)):
                 failed[name] = "\n".join(queue.last_words(name))
                 progress.bar.write(f"{name} failed:\n{failed[name]}", file=sys.stderr)

@@ -90,10 +90,14 @@ def states() -> tuple[dict[str, str], int]:
     return found, sum(map(int, alive.groups())) if alive else 0
 
 
-def ended_among(names: set[str]) -> set[str]:
-    """Those of some experiments that are neither waiting in the queue nor running."""
+def ended_among(names: set[str], at_work: bool = True) -> set[str]:
+    """Those of some experiments that are neither waiting in the queue nor running.
+
+    Args:
+        at_work: whether there are workers; without, none is running, whatever the queue says.
+    """
     found, _ = states()
-    return {name for name in names if found.get(name) not in ("Queued", "Running")}
+    return {name for name in names if found.get(name) not in ("Queued", "Running" if at_work else None)}
 
 
 def is_deserted() -> bool:

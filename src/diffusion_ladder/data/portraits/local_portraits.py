@@ -44,6 +44,8 @@ def find_shards(path: str | list[str] | None) -> list[Path]:
         shards = matching_files(entry, ".parquet")
         if not shards:
             raise UserError(f"{key}: {describe_missing(entry)}{where_else(entry)}")
+        if os.path.isdir(expand_home(entry)):
+            tell_of_deeper(entry, shards)
         for shard in shards:
             if (place := os.path.realpath(shard)) in found:
                 raise UserError(f"{key}: {printable(entry)} names {printable(shard)} once more: name each file once")
@@ -53,12 +55,27 @@ def find_shards(path: str | list[str] | None) -> list[Path]:
     return list(found.values())
 
 
+def deeper(folder: str) -> str:
+    """The pattern of the parquet files in a folder and in all below it."""
+    return os.path.join(folder, "**", "*.parquet")
+
+
+def tell_of_deeper(folder: str, shards: Sequence[Path]) -> None:
+    """Say how many parquet files lie in folders below one that was named, whose own files alone are taken."""
+    if left_out := len({*matching_files(deeper(folder), ".parquet")} - {*shards}):
+        print(
+            f"{printable(folder)}: {left_out} more in folders below it; to take these, too: {printable(deeper(folder))}"
+        )
+
+
 def describe_missing(path: str) -> str:
     """Why a path means no parquet file."""
     whole = expand_home(path)
     if os.path.isdir(whole):
-        deeper = os.path.join(path, "**", "*.parquet")
-        return f"there is no file *.parquet in the folder {printable(path)}; those in folders below it: {deeper}"
+        return (
+            f"there is no file *.parquet in the folder {printable(path)}; those in folders below it:"
+            f" {printable(deeper(path))}"
+        )
     if is_pattern(path):
         return f"there is no file {printable(path)}, by that name or as a pattern"
     return f"there is no file {printable(whole)}"
@@ -76,7 +93,10 @@ def adopt(shards: Sequence[Path], folder: Path, **facts: Any) -> dict[str, Any]:
     for shard in shards:
         with open_portraits(shard) as table:
             counts.append(table.metadata.num_rows)
-    print(f"{len(shards)} files, {sum(counts):,} rows: {list_shards(shards, counts)}", flush=True)
+    files, rows = (
+        f"{each:,} {name}{'s' * (each != 1)}" for each, name in ((len(shards), "file"), (sum(counts), "row"))
+    )
+    print(f"{files}, {rows}: {list_shards(shards, counts)}", flush=True)
     names = [FILE_NAME] if len(shards) == 1 else [f"portraits-{index:05d}.parquet" for index in range(len(shards))]
     targets = [folder / name for name in names]
     for shard, target in zip(shards, targets, strict=True):
@@ -94,23 +114,23 @@ def fetch_folder(settings: ImagefolderSource, folder: Path) -> dict[str, Any]:
     """Pack a folder of images into one parquet file, with the names of the classes' folders in the column `folder`.
 
     Raises:
-        UserError: there is no such folder, something in it is a symbolic link, or its content is not the expected one.
+        UserError: there is no such folder, it holds no folder of a class, something in it is a symbolic link, or its
+            content is not the expected one.
     """
     import pyarrow
 
     root = check_folder(settings.path)
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     schema = pyarrow.schema([("image", image), (FOLDER_COLUMN, pyarrow.string())])
-    target, count = folder / FILE_NAME, 0
+    target, files = folder / FILE_NAME, files_of_classes(root)
     with rows_writer(target, schema) as rows:
-        for path in tqdm(sorted(files_below(root)), unit=" files", desc="pack"):
+        for path in tqdm(files, unit=" files", desc="pack"):
             name = path.relative_to(root)
             label = as_text(name.parts[0]) if len(name.parts) > 1 else None
             rows.add({"bytes": content_of(path), "path": as_text(name)}, label)
-            count += 1
     title = as_text(root.resolve().name)
     card = raw_card(
-        folder, [target], source="imagefolder", title=title, rows=count, synthetic=False, origin="a local folder"
+        folder, [target], source="imagefolder", title=title, rows=len(files), synthetic=False, origin="a local folder"
     )
     check_content(f"{SOURCES}.imagefolder.sha256", settings.sha256, card)
     return card
@@ -124,6 +144,21 @@ def check_folder(path: str | None) -> Path:
     if not os.path.isdir(whole := expand_home(path)):
         raise UserError(f"{key}: there is no folder {printable(whole)}{where_else(path)}")
     return Path(whole)
+
+
+def files_of_classes(root: Path) -> list[Path]:
+    """Every file below a folder of folders of images, by name.
+
+    Raises:
+        UserError: as `files_below`; or none of them lies in a folder of its own.
+    """
+    files = sorted(files_below(root))
+    if files and all(path.parent == root for path in files):
+        raise UserError(
+            f"{SOURCES}.imagefolder.path: {printable(root)} holds files, but no folder of them for each class: name the"
+            " folder above it"
+        )
+    return files
 
 
 def files_below(root: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from diffusion_ladder.data.portraits.arrow_columns import (
     values_of,
 )
 from diffusion_ladder.data.portraits.decoding import UndecodableImageError, decode_image
-from diffusion_ladder.data.portraits.labels import Label, explain_lookalikes, written
+from diffusion_ladder.data.portraits.labels import Label, difference, explain_lookalikes, lookalikes, written
 from diffusion_ladder.data.portraits.parallel import map_in_order
 from diffusion_ladder.data.user_paths import one_line, printable
 from diffusion_ladder.foundation.artifacts import read_json, replacing, write_json
@@ -61,6 +61,7 @@ class Row:
     value: Label | None
     reason: str | None
     unusable: bool = False
+    path: Any = None  # what the table calls an unusable image
 
 
 @dataclass
@@ -140,7 +141,12 @@ def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
     found = printable(", ".join(f"{field.name} ({field.type})" for field in schema))
     for name in ("image", label_column):
         if name is not None and schema.names.count(name) != 1:
-            raise UserError(f"{printable(path)}: needs one column {name}, but has {found}")
+            alike = "".join(
+                f"; {written(column, name)} there and {written(name, column)} are not the same: one is"
+                f" {difference(column, name)}"
+                for column in lookalikes([name], schema.names)
+            )
+            raise UserError(f"{printable(path)}: needs one column {printable(name)}, but has {found}{alike}")
     image = schema.field("image").type
     if not holds_images(image):
         raise UserError(
@@ -215,13 +221,13 @@ def decide(image: Image, value: Label | None, settings: LabelFilter) -> Row:
     """Decide about one row. A path beside the image's bytes is not used: it could lead anywhere."""
     if value not in settings.labels:
         return Row(b"", value, f"{printable(settings.label_column)} {written(value)}")
-    data = image.get("bytes") if isinstance(image, Mapping) else image
-    if data is None and isinstance(image, Mapping) and image.get("path"):
-        return Row(b"", value, "a path without the image's bytes", unusable=True)
+    data, path = (image.get("bytes"), image.get("path")) if isinstance(image, Mapping) else (image, None)
+    if data is None and path:
+        return Row(b"", value, "a path without the image's bytes", unusable=True, path=path)
     try:
         decode_image(data, settings.max_pixels, smallest=True)
     except UndecodableImageError as error:
-        return Row(b"", value, str(error), unusable=True)
+        return Row(b"", value, str(error), unusable=True, path=path)
     return Row(data or b"", value, None)
 
 
@@ -234,7 +240,8 @@ def note(row: Row, shard: Path, number: int, settings: LabelFilter, counts: Filt
     elif row.unusable:
         counts.dropped_images[row.reason] += 1
         if len(counts.unusable_rows) < SHOWN_ROWS:
-            counts.unusable_rows.append({"file": shard.name, "row": number, "reason": row.reason})
+            named = {"path": row.path} if isinstance(row.path, str) else {}
+            counts.unusable_rows.append({"file": shard.name, "row": number, "reason": row.reason, **named})
     else:
         counts.dropped_values[row.reason] += 1
 
@@ -246,10 +253,11 @@ def refuse_unusable(settings: LabelFilter, counts: FilterCounts) -> None:
         return
     reasons = ", ".join(f"{reason} ({count} rows)" for reason, count in sorted(counts.dropped_images.items()))
     first = counts.unusable_rows[0]
+    named = f" ({printable(first['path'])})" if "path" in first else ""
     raise UserError(
         f"{counts.unusable} of {labelled} labelled rows have an image that can't be used, a larger share than"
         f" preprocess.max_unusable_share = {settings.max_unusable_share:g}: {reasons};"
-        f" the first is row {first['row']} of {first['file']}"
+        f" the first is row {first['row']} of {first['file']}{named}"
     )
 
 
