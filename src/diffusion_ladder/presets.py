@@ -21,6 +21,8 @@ from diffusion_ladder.overlays import flatten, for_each_rung, in_hydra, laid_ove
 from diffusion_ladder.params.consistency import check_consistency
 from diffusion_ladder.params.whole import validate
 
+STUDIES = "reports/studies/README.md"  # of reports/ alone in a copy, for it keeps a folder that a stage depends on
+
 
 def load_preset(name: str) -> dict[str, Any]:
     """The overlay presets/NAME.yaml.
@@ -84,11 +86,9 @@ def copy_project(name: str, folder: Path) -> None:
         raise ParameterError(f"{folder} is not empty: name a new folder")
     values = merged_parameters(name)
     for file in project_files():
-        if not file.startswith("reports/"):
+        if not file.startswith("reports/") or file == STUDIES:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, folder / file)
-    (folder / "reports/studies").mkdir(parents=True, exist_ok=True)
-    (folder / "reports/studies/.gitkeep").touch()  # Git keeps no empty folder
     (folder / "dvc.lock").unlink(missing_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     with (folder / ".dvc/config.local").open("w", encoding="utf-8") as config:

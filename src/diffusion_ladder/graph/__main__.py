@@ -40,10 +40,9 @@ def written(text: str, parameters: Mapping[str, Any], stages: Mapping[str, Defin
 
 def with_chart(text: str, title: str, columns: Mapping[str, str]) -> str:
     """The text of dvc.yaml with the files of one of DVC's charts, and the column that it draws of each."""
-    opening = re.search(rf"(?<=\n  - ){title}: \{{.*?(?=,\s+y:\s)", text, re.DOTALL)
     listed = ", ".join(f"{path}: {column}" for path, column in columns.items())
-    line = f"{' '.join((opening[0] if opening else title).split())}, y: {{{listed}}}}}"
-    return replaced(text, rf"(?<=\n)  - {title}: \{{[^}}]*\}}\}}", f"- {wrapped(line, 4)}".replace("\n", "\n  "), "  ")
+    lines = wrapped(f"y: {{{listed}}}}}", 6)
+    return replaced(text, rf"(?<=\n)(  - {title}: \{{.*\n)      y: \{{[^}}]*\}}\}}", lines, " " * 6)
 
 
 def artifact(name: str, rung: Mapping[str, Any]) -> str:

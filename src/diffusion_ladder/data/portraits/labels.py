@@ -67,15 +67,21 @@ def difference(value: Label, label: Label) -> str:
     return "different in characters that can't be seen or look alike"
 
 
+def told_apart(value: Label, label: Label, place: str, other_place: str) -> str:
+    """One line about two that look alike: where each stands, and in what they differ."""
+    return (
+        f"{written(value, label)}{place} and {written(label, value)}{other_place} are not the same: one is"
+        f" {difference(value, label)}"
+    )
+
+
 def explain_lookalikes(labels: Mapping[Any, int], found: Collection[Label | None]) -> str | None:
     """One line about values that look like wanted ones, with the line to write instead; None if there are none."""
     alike = lookalikes(labels, found)
     if not alike:
         return None
     pairs = "; ".join(
-        f"{written(value, label)} in the column and {written(label, value)} in labels are not the same: one is"
-        f" {difference(value, label)}"
-        for value, label in list(alike.items())[:2]
+        told_apart(value, label, " in the column", " in labels") for value, label in list(alike.items())[:2]
     )
     kept = {label: index for label, index in labels.items() if label in found or label not in alike.values()}
     wanted = kept | {value: labels[label] for value, label in alike.items()}

@@ -20,7 +20,7 @@ from diffusion_ladder.data.portraits.arrow_columns import (
     values_of,
 )
 from diffusion_ladder.data.portraits.decoding import UndecodableImageError, decode_image
-from diffusion_ladder.data.portraits.labels import Label, difference, explain_lookalikes, lookalikes, written
+from diffusion_ladder.data.portraits.labels import Label, explain_lookalikes, lookalikes, told_apart, written
 from diffusion_ladder.data.portraits.parallel import map_in_order
 from diffusion_ladder.data.user_paths import one_line, printable
 from diffusion_ladder.foundation.artifacts import read_json, replacing, write_json
@@ -141,11 +141,7 @@ def check_columns(path: Path, schema: Any, label_column: str | None) -> None:
     found = printable(", ".join(f"{field.name} ({field.type})" for field in schema))
     for name in ("image", label_column):
         if name is not None and schema.names.count(name) != 1:
-            alike = "".join(
-                f"; {written(column, name)} there and {written(name, column)} are not the same: one is"
-                f" {difference(column, name)}"
-                for column in lookalikes([name], schema.names)
-            )
+            alike = "".join(f"; {told_apart(each, name, ' there', '')}" for each in lookalikes([name], schema.names))
             raise UserError(f"{printable(path)}: needs one column {printable(name)}, but has {found}{alike}")
     image = schema.field("image").type
     if not holds_images(image):
