@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import signal
 import subprocess
 import sys
 
@@ -402,6 +403,27 @@ def test_a_right_answer_in_a_file_is_right(written):
 )
 def test_what_cannot_be_checked_is_told_in_one_line(written, text, said):
     assert re.fullmatch(said, written(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"{HEAD}    while True:\n        x0 = x0 + noise\n", "[34]"),
+        (
+            f"{HEAD}    while True:\n        try:\n            x0 = x0 + 1\n        except Exception:\n            x0 = 0\n",
+            "[3-7]",
+        ),
+        ("while True:\n    pass\n", "[12]"),
+    ],
+)
+def test_an_answer_that_never_ends_is_interrupted(tmp_path, text, line):
+    path = tmp_path / EXERCISE.file.name
+    path.write_text(text)
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(UserError, match=rf"{EXERCISE.file.name}, line {line}: TooLong: still running after 0.3 s"):
+        fault_of(EXERCISE, path, seconds=0.3)
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_a_missing_file_is_told_with_the_way_to_get_it_back(tmp_path):

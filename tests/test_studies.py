@@ -255,7 +255,7 @@ VALUES = {"plain": [0.10, 0.11, 0.12], "good": [0.05, 0.051, 0.052], "bad": [0.2
 
 def test_a_verdict_says_what_is_better_worse_and_no_different():
     verdicts, answer = judged(results_of(VALUES))
-    assert verdicts == {"plain": "", "bad": "worse", "good": "better", "same": "no difference"}
+    assert verdicts == {"plain": "", "bad": "worse", "good": "better", "same": "no difference shown"}
     bound = answer.rows[-1].comparison.bound
     assert answer.summary == (
         "On `circles`, by the 2-Wasserstein distance (lower is better): *good* is better than plain; *bad* is worse"
@@ -275,14 +275,14 @@ def test_what_is_better_depends_on_the_metric():
 
 def test_means_that_differ_within_the_deviation_are_no_difference():
     verdicts, _ = judged(results_of({"plain": [0.1, 0.2, 0.15], "lucky": [0.09, 0.19, 0.14]}))
-    assert verdicts["lucky"] == "no difference"
+    assert verdicts["lucky"] == "no difference shown"
 
 
 def test_runs_of_the_same_seed_are_paired_where_the_study_says_so():
     """The same 0.01 less in each pair, give or take a tenth: seen by pairs, hidden by Welch's test."""
     values = {"plain": [0.1, 0.2, 0.15], "lucky": [0.0901, 0.1899, 0.14]}
     assert judged(results_of(values, test="paired"))[0]["lucky"] == "better"
-    assert judged(results_of(values))[0]["lucky"] == "no difference"
+    assert judged(results_of(values))[0]["lucky"] == "no difference shown"
 
 
 def test_one_training_each_concludes_nothing():

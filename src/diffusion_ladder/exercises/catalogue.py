@@ -1,10 +1,13 @@
 """The exercises: which function of the project each one leaves out, and by what it is checked."""
 
 import ast
+import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from diffusion_ladder.diffusion.schedules import add_noise, beta_of_alpha_bar, make_beta
@@ -27,6 +30,7 @@ from diffusion_ladder.training.ema import ExponentialMovingAverage
 from diffusion_ladder.training.loop import losses_of
 
 FOLDER = Path("exercises")
+SECONDS = 60  # of a check: each takes well below one with the project's function
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,44 @@ def in_one_line(error: BaseException, path: Path) -> str:
     return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {said}"
 
 
-def fault_of(exercise: Exercise, path: Path) -> str | None:
+class TooLong(BaseException):
+    """An answer ran for longer than it may; no Exception, so that no `except` of its own catches this."""
+
+
+@contextmanager
+def limited(seconds: float, path: Path) -> Iterator[None]:
+    """Interrupt a reader's code that doesn't come to an end.
+
+    Raises:
+        UserError: the time was up; the line tells where the file was.
+    """
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise TooLong(f"still running after {seconds:g} s: does a loop never end?")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except TooLong as error:
+        raise UserError(in_one_line(error, path)) from error
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def fault_of(exercise: Exercise, path: Path, seconds: float = SECONDS) -> str | None:
     """What is wrong with the answer in a file, in one line; None where it passes every check.
 
     Raises:
-        UserError: the file holds no answer that could be checked.
+        UserError: the file holds no answer that could be checked, or one that doesn't come to an end.
     """
+    with limited(seconds, path):
+        return fault_found(exercise, path)
+
+
+def fault_found(exercise: Exercise, path: Path) -> str | None:
+    """`fault_of`, however long it takes."""
     answer = answer_in(path, exercise.name)
     if is_unwritten(path, exercise.name):
         return f"not written yet: {path}"

@@ -20,7 +20,7 @@ TESTS = {
     "paired": "Student's t-test on the differences of runs with the same training seed",
 }
 CHART = "quality"  # the name of a study's chart
-BETTER, WORSE, ALIKE, UNKNOWN = "better", "worse", "no difference", "nothing can be concluded"
+BETTER, WORSE, ALIKE, UNKNOWN = "better", "worse", "no difference shown", "nothing can be concluded"
 
 
 @dataclass(frozen=True)
