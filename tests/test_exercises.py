@@ -410,7 +410,7 @@ def test_what_cannot_be_checked_is_told_in_one_line(written, text, said):
     [
         (f"{HEAD}    while True:\n        x0 = x0 + noise\n", "[34]"),
         (
-            f"{HEAD}    while True:\n        try:\n            x0 = x0 + 1\n        except Exception:\n            x0 = 0\n",
+            f"{HEAD}    while True:\n        try:\n            x0 + 1\n        except Exception:\n            x0 = 0\n",
             "[3-7]",
         ),
         ("while True:\n    pass\n", "[12]"),
