@@ -18,7 +18,7 @@ import networkx
 from diffusion_ladder.device import configure
 from diffusion_ladder.foundation.artifacts import write_json
 from diffusion_ladder.foundation.errors import UserError
-from diffusion_ladder.foundation.graph import Definition, read_graph
+from diffusion_ladder.foundation.graph import Definition, label, read_graph
 from diffusion_ladder.foundation.runtime import FORECAST, RUN_RECORDS, in_minutes
 from diffusion_ladder.foundation.section import load_yaml
 from diffusion_ladder.params.whole import Parameters, load_parameters
@@ -49,7 +49,7 @@ def dependants(graph: Mapping[str, Definition], stages: Iterable[str]) -> set[st
     entries = [(each, key) for each in graph.values() for key in (each.loop or [""])]
     flow = networkx.DiGraph()
     written = {
-        path: label(each, key)
+        path: label(each.name, key)
         for each, key in entries
         for kind in ("outs", "metrics")
         for path in each.listed(kind, key)
@@ -57,17 +57,12 @@ def dependants(graph: Mapping[str, Definition], stages: Iterable[str]) -> set[st
     for each, key in entries:
         needed = each.listed("deps", key)
         flow.add_edges_from(
-            (writer, label(each, key))
+            (writer, label(each.name, key))
             for path, writer in written.items()
             if any(path == need or path.startswith(f"{need}/") for need in needed)
         )
     known = set(stages) & set(flow)
     return set(stages).union(*(networkx.descendants(flow, stage) for stage in known))
-
-
-def label(definition: Definition, key: str) -> str:
-    """The name that DVC gives an entry of a stage."""
-    return f"{definition.name}@{key}" if key else definition.name
 
 
 def seconds_per_example(parameters: Parameters, rung: str) -> float:

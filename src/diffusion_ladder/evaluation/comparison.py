@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
-from scipy import stats
+from scipy import special  # a quarter of the time that scipy.stats takes to import
 
 LEVEL = 0.05
 CONFIDENCE = 0.95
@@ -64,8 +64,8 @@ def compare(variant: Sequence[float], baseline: Sequence[float], paired: bool) -
         return Comparison(effect, 0.0, (effect, effect), 1.0 if alike else 0.0, (len(a), len(b)))
     # Welch and Satterthwaite's degrees of freedom; of one part, n - 1.
     freedom = sum(variances) ** 2 / sum(each**2 / (len(part) - 1) for each, part in zip(variances, parts, strict=True))
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    p_value = float(2 * stats.t.sf(abs(effect) / error, freedom))
+    reach = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
+    p_value = float(2 * special.stdtr(freedom, -abs(effect) / error))
     return Comparison(effect, error, (effect - reach, effect + reach), p_value, (len(a), len(b)))
 
 

@@ -41,13 +41,17 @@ class Definition:
         return {"key": key, "item": self.loop[key]}
 
     def listed(self, kind: str, key: str = "") -> list[str]:
-        """What one entry lists under deps, params, outs, metrics or plots; "" stands for all parameters."""
-        entries = [*flat(self.body.get(kind, []))]
-        return [filled_in(name, self.entry(key)) if name != "params.yaml" else "" for name in entries]
+        """What one entry lists under deps, params, outs, metrics or plots."""
+        return [filled_in(name, self.entry(key)) for name in flat(self.body.get(kind, []))]
 
     def everywhere(self, *kinds: str) -> set[str]:
         """What all entries of the loop list under some kinds."""
         return {name for kind in kinds for key in (self.loop or [""]) for name in self.listed(kind, key)}
+
+
+def label(stage: str, key: str) -> str:
+    """The name that DVC gives a stage, or an entry of its loop: `train@circles`."""
+    return f"{stage}@{key}" if key else stage
 
 
 def flat(entries: list[Any]) -> list[str]:

@@ -23,7 +23,7 @@ import threadpoolctl
 
 from diffusion_ladder.foundation.artifacts import canonical_json, write_json
 from diffusion_ladder.foundation.errors import ParameterError, UserError
-from diffusion_ladder.foundation.graph import read_graph
+from diffusion_ladder.foundation.graph import label, read_graph
 from diffusion_ladder.foundation.hashes import md5_of_output
 from diffusion_ladder.foundation.section import load_yaml, look_up, look_up_or_none, rung_section, validated
 from diffusion_ladder.params.runtime import Checkpoints, Runtime
@@ -133,11 +133,11 @@ class Stage:
     @property
     def label(self) -> str:
         """The name that DVC gives the stage, such as `train@circles`."""
-        return f"{self.name}@{self.key}" if self.key else self.name
+        return label(self.name, self.key)
 
     def declares(self, key: str) -> bool:
         """Whether dvc.yaml lists this parameter, or a section around it, for this stage."""
-        return any(not listed or key == listed or key.startswith(f"{listed}.") for listed in self._declared)
+        return any(key == listed or key.startswith(f"{listed}.") for listed in self._declared)
 
     def _read(self, key: str) -> Any:
         if not self.declares(key):
@@ -146,7 +146,7 @@ class Stage:
         return look_up(self._values, key)
 
     def parameter(self, key: str, kind: type[T]) -> T:
-        """The value or section at a dotted key of params.yaml, as its type; "" for all of it.
+        """The value or section at a dotted key of params.yaml, as its type.
 
         Raises:
             ParameterError: dvc.yaml does not declare it for this stage, so that DVC would not see it change; or it is
@@ -220,19 +220,19 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def time_left(label: str) -> str:
+def time_left(stage: str) -> str:
     """How long this stage and those after it will take, if it was forecast, corrected by those that have finished."""
     if not FORECAST.exists():
         return ""
     plan = json.loads(FORECAST.read_text(encoding="utf-8"))
     begun, expected = FORECAST.stat().st_mtime, plan["seconds"]
-    paths = {stage: RUN_RECORDS / f"{stage}.json" for stage in expected}
-    done = [stage for stage, path in paths.items() if path.exists() and path.stat().st_mtime > begun]
-    if label not in expected or label in done:
+    paths = {name: RUN_RECORDS / f"{name}.json" for name in expected}
+    done = [name for name, path in paths.items() if path.exists() and path.stat().st_mtime > begun]
+    if stage not in expected or stage in done:
         return ""
-    took = sum(json.loads(paths[stage].read_text(encoding="utf-8"))["seconds"] for stage in done)
-    pace = (took + FORECAST_WEIGHT) / (sum(expected[stage] for stage in done) + FORECAST_WEIGHT)
-    left = [seconds * pace + plan["start"] for stage, seconds in expected.items() if stage not in done]
+    took = sum(json.loads(paths[name].read_text(encoding="utf-8"))["seconds"] for name in done)
+    pace = (took + FORECAST_WEIGHT) / (sum(expected[name] for name in done) + FORECAST_WEIGHT)
+    left = [seconds * pace + plan["start"] for name, seconds in expected.items() if name not in done]
     return f"; about {in_minutes(sum(left))} left of all"
 
 
@@ -292,7 +292,7 @@ def run_stage(
             write_json(RUN_RECORDS / f"{stage.label}.json", run_record(stage, time.perf_counter() - start))
     except (UserError, OSError) as error:
         process = "" if launch.is_main else f" (process {launch.rank})"
-        sys.exit(f"{name}{'@' + key if key else ''}{process}: {in_words(error)}")
+        sys.exit(f"{label(name, key)}{process}: {in_words(error)}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 
