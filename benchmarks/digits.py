@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-import yaml
 
 from diffusion_ladder.data.digits.dataset import fetch_embedded, parse_embedded
 from diffusion_ladder.foundation.artifacts import write_json
 from diffusion_ladder.foundation.runtime import processor_name
-from diffusion_ladder.foundation.section import load_yaml
+from diffusion_ladder.foundation.section import dump_yaml, load_yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks/results/digits.json"
@@ -129,7 +128,7 @@ def main() -> None:
         subprocess.run(copy, cwd=PROJECT, check=True)
         parameters = load_yaml(project / "params.yaml")
         parameters["datasets"]["mnist"]["source"] = "torchvision"
-        (project / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+        (project / "params.yaml").write_text(dump_yaml(parameters))
         published = generate(offered)
         with serving(offered) as mirror:
             (project / "published.json").write_text(json.dumps({"mirror": mirror, "files": published}))

@@ -19,12 +19,11 @@ import page
 import pyarrow
 import pyarrow.parquet
 import torch
-import yaml
 from streaming import DIFFERENT_IMAGES, GROUP_ROWS, SIZE, jpeg
 
 from diffusion_ladder.data.portraits.dataset import COLUMNS
 from diffusion_ladder.foundation.artifacts import write_json
-from diffusion_ladder.foundation.section import load_yaml
+from diffusion_ladder.foundation.section import dump_yaml, load_yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results")
@@ -57,7 +56,7 @@ def scratch_project(folder: Path, portraits: Path, preset: str, steps: int) -> d
     rung = parameters["rungs"]["faces"]
     rung["training"] |= {"steps": steps, "log_every": 1}
     rung["previews"]["at"] = [1.0]
-    (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
+    (folder / "params.yaml").write_text(dump_yaml(parameters), encoding="utf-8")
     return rung
 
 

@@ -1,6 +1,9 @@
 """Refuse impossible parameters before any output is touched."""
 
-from diffusion_ladder.data.user_paths import collision
+import itertools
+from pathlib import Path
+
+from diffusion_ladder.data.user_paths import collision, project_of_copy
 from diffusion_ladder.foundation.artifacts import write_text
 from diffusion_ladder.foundation.errors import ParameterError
 from diffusion_ladder.foundation.graph import read_graph
@@ -21,6 +24,15 @@ def check_scored(parameters: Parameters, looped: list[str]) -> None:
         )
 
 
+def check_apart(outputs: list[str]) -> None:
+    """Refuse names of rungs or data sets that make two stages write to the same place."""
+    for one, other in itertools.pairwise(sorted(outputs, key=lambda path: Path(path).parts)):
+        if Path(other).is_relative_to(one):
+            raise ParameterError(
+                f"params.yaml: two stages would write to {one} ({other}): give the rung, or the data set, another name"
+            )
+
+
 def main(stage: Stage) -> None:
     """Check each section, whether they fit each other, and whether a stage would delete files of the user's.
 
@@ -31,8 +43,11 @@ def main(stage: Stage) -> None:
     check_consistency(parameters)
     graph = read_graph(values)
     check_scored(parameters, list(graph["compare_scores"].loop))
-    written = {path for each in graph.values() for path in each.everywhere("outs", "metrics", "plots")}
-    outputs = [*sorted(written), "data/downloads", ".dvc"]
+    written = [path for each in graph.values() for path in each.everywhere("outs", "metrics", "plots")]
+    check_apart(written)
+    outputs = [*sorted(written), "data/downloads", ".checkpoints", ".dvc"]
+    if project := project_of_copy():  # into which `dvc exp apply` brings the outputs
+        outputs += [str(project / path) for path in outputs]
     for key, given in paths_of_users(parameters).items():
         if complaint := collision(given, outputs):
             raise ParameterError(f"params.yaml: {key}: {complaint}")

@@ -11,7 +11,7 @@ from dvc.repo.artifacts import check_name_format
 
 from diffusion_ladder.foundation.errors import UserError
 from diffusion_ladder.foundation.graph import read_graph
-from diffusion_ladder.foundation.section import load_yaml
+from diffusion_ladder.foundation.section import dump_yaml, load_yaml
 from diffusion_ladder.graph.__main__ import written
 from diffusion_ladder.graph.imports import as_folders, files_named_in
 
@@ -150,11 +150,20 @@ def test_a_layout_that_it_does_not_know_is_refused_in_one_line(copy):
     assert make_graph(copy).stderr == "dvc.yaml: No such file or directory\n"
 
 
+def test_a_renamed_rung_is_read_and_the_loops_are_written_anew(copy):
+    values = load_yaml(copy / "params.yaml")
+    values["rungs"] = {"rings" if name == "circles" else name: rung for name, rung in values["rungs"].items()}
+    (copy / "params.yaml").write_text(dump_yaml(values))
+    assert list(read_graph(values)["compare_scores"].loop) == ["moons"]
+    assert make_graph(copy).stdout == "dvc.yaml is written anew\n"
+    assert list(read_graph(values, copy / "dvc.yaml")["compare_scores"].loop) == ["rings", "moons"]
+
+
 def test_the_reader_fills_in_each_entry_and_names_what_is_not_there():
     parameters = load_yaml("params.yaml")
     graph = read_graph(parameters)
     assert "data/processed/mnist.safetensors" in graph["train"].listed("deps", "mnist_scratch")
-    assert "" in graph["report"].listed("deps")  # all parameters
+    assert "params.yaml" in graph["report"].listed("deps")
     assert graph["fetch"].everywhere("outs") >= {f"data/raw/{name}" for name in parameters["datasets"]}
     with pytest.raises(UserError, match=r"^train: there is no 'squares'; choose one of circles, moons, "):
         graph["train"].entry("squares")

@@ -63,6 +63,15 @@ PACKINGS = {
 }
 
 
+def test_another_set_whose_files_have_the_same_names_is_refused(tmp_path, published, monkeypatch):
+    """MNIST's own files in the place of Kuzushiji-MNIST's, whose content isn't known."""
+    packed = {f"{name}.gz": gzip.compress(data, 9, mtime=1) for name, data in published.items()}
+    others = [mnist_family.PublishedFile(name, (), f"{number:032x}", 9) for number, name in enumerate(packed)]
+    monkeypatch.setattr(digits, "published_files", lambda name: others)
+    with pytest.raises(UserError, match="the files hold something else than the published ones"):
+        fetch(packed, tmp_path)
+
+
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_the_right_content_is_taken_however_it_is_packed(tmp_path, published, packing):
     pack, suffix, checked = PACKINGS[packing]

@@ -64,6 +64,22 @@ KEPT_PNG = {
     "short gamma": with_chunks(chunk(b"gAMA", b"\0")),
     "wrong checksum of a text": with_chunks(chunk(b"tEXt", b"a\0b", crc=7)),
     "wrong checksum of EXIF": with_chunks(chunk(b"eXIf", exif()[6:], crc=7)),
+    "transparency of a wrong length": with_chunks(chunk(b"tRNS", b"\0\1\0\1")),
+    "an animation's control, cut": with_chunks(chunk(b"acTL", b"\0\0")),
+    "a frame's control, cut": with_chunks(chunk(b"acTL", struct.pack(">II", 2, 0)), chunk(b"fcTL", b"\0\0")),
+    "a frame that can't be": with_chunks(
+        chunk(b"acTL", struct.pack(">II", 2, 0)),
+        chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 900, 900, 5, 5, 1, 1, 9, 9)),
+    ),
+    "a cut frame behind the first": with_chunks(
+        chunk(b"fcTL", struct.pack(">IIIIIHHBB", 1, 4, 6, 0, 0, 1, 1, 0, 0)),
+        chunk(b"fdAT", struct.pack(">I", 2) + b"x"),
+        late=True,
+        png=with_chunks(
+            chunk(b"acTL", struct.pack(">II", 2, 0)),
+            chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 4, 6, 0, 0, 1, 1, 0, 0)),
+        ),
+    ),
     "text cut short at the end": with_chunks(late=True)[:-12] + chunk(b"tEXt", b"Comment\0" + bytes(99))[:50],
 }
 KEPT_JPEG = {
@@ -142,6 +158,7 @@ def test_reasons_are_the_true_ones():
         twelve_bits: "JPEG with 12 bits for a colour, which can't be read here",
         lossless: r"JPEG of a rare coding \(lossless or hierarchical\), which can't be read here",
         with_segments((0xE1, exif(TURNED)), jpeg=twelve_bits): "JPEG with 12 bits",
+        JPEG[:2] + b"\xff\xe1\xff\xff" + JPEG[2:]: "(damaged|truncated) image$",  # a block longer than the file
     }
     for data, reason in cases.items():
         with pytest.raises(UndecodableImageError, match=f"^{reason}"):

@@ -44,6 +44,14 @@ ALIKE = {
     "zero width": ({"male": 0, "x": 1}, ["ma\u200ble", "x"], "can't be seen", {"ma\u200ble": 0, "x": 1}),
     "hard space": ({"a b": 0, "x": 1}, ["a\u00a0b", "x"], "different in spaces", {"a\u00a0b": 0, "x": 1}),
     "wide digits": ({1: 0, 2: 1}, ["\uff11", "\uff12"], "text, and", {"\uff11": 0, "\uff12": 1}),
+    "a variation selector": (
+        {"\u2764": 0, "x": 1},
+        ["\u2764\ufe0f", "x"],
+        "can't be seen",
+        {"\u2764\ufe0f": 0, "x": 1},
+    ),
+    "a filler": ({"a": 0, "x": 1}, ["a\u3164", "x"], "can't be seen", {"a\u3164": 0, "x": 1}),
+    "the nearest of two": ({"a": 0, "A": 1}, ["a ", "A "], "different in spaces", {"a ": 0, "A ": 1}),
     "two spellings": ({"male": 0, "x": 1}, ["male ", " male", "x"], "spaces", {"male ": 0, " male": 0, "x": 1}),
 }
 
@@ -60,6 +68,11 @@ def test_what_only_looks_like_a_label_is_shown_with_the_line_to_write_instead(tm
     assert line.isprintable()
     assert YAML(typ="safe").load(line) == {"labels": expected}
     assert set(filtered(tmp_path, expected, values).kept.values()) <= {1, 2}  # the advice works
+
+
+def test_what_looks_latin_and_is_not_is_shown_as_an_escape():
+    assert written("m\u0430le") == '"m\\u0430le"'
+    assert [written(text) for text in ("Фёдор", "Élise", "女 A")] == ['"Фёдор"', '"Élise"', '"女 A"']
 
 
 def test_the_two_are_shown_where_they_differ():

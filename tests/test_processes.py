@@ -50,10 +50,13 @@ def test_the_shares_are_the_whole_in_order_and_differ_by_one_at_most(total, coun
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+MEETING_PLACE = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
 def test_a_process_learns_from_its_launcher_which_it_is():
     assert Launch.of({}) == Launch(0, 1)
-    assert Launch.of({"RANK": "0", "WORLD_SIZE": "4"}).is_main
-    assert Launch.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Launch(3, 4)
+    assert Launch.of({"RANK": "0", "WORLD_SIZE": "4", **MEETING_PLACE}).is_main
+    assert Launch.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", **MEETING_PLACE}) == Launch(3, 4)
     assert not Launch(3, 4).is_main
 
 
@@ -65,7 +68,7 @@ def test_one_process_does_without_accelerate(stage):
 
 def test_the_work_of_one_process_is_refused_to_several():
     command = [sys.executable, "stages/evaluate.py", "circles"]
-    ran = run(command, PROJECT, PYTHONPATH="src", RANK="1", WORLD_SIZE="2")
+    ran = run(command, PROJECT, PYTHONPATH="src", RANK="1", WORLD_SIZE="2", **MEETING_PLACE)
     assert ran.returncode == 1
     expected = "evaluate@circles (process 1): this stage is the work of one process: start it without a launcher"
     assert ran.stderr.splitlines() == [expected]

@@ -13,6 +13,7 @@ from contextlib import suppress
 import pytest
 import yaml
 from conftest import PROJECT, run
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from diffusion_ladder.foundation.section import load_yaml, look_up
 from diffusion_ladder.params.whole import validate
@@ -79,15 +80,25 @@ def test_every_file_that_it_names_exists(page):
         assert (page.parent / path).exists(), path
 
 
+def settings_of(command):
+    """Keys, with `+` or `~` before them, and values that a command sets."""
+    return re.findall(r"-S '?([+~]?[\w.]+)(?:=(\{.*?\}|[^\s']+))?", command)
+
+
 def test_every_key_that_a_command_sets_is_one_of_the_parameters():
     """Each -S key stands in params.yaml, or is turned on with a plus sign; the parameters are then valid."""
     commands = [line for line in texts().replace("\\\n", " ").splitlines() if "dvc exp run" in line]
     assert any("-S +" in command for command in commands)
     for command in commands:
         values = load_yaml("params.yaml")
-        for key, value in re.findall(r"-S '?([+\w.]+)=([^\s']+)", command):
-            path = key.removeprefix("+").split(".")
+        for key, value in settings_of(command):
+            path = key.strip("~+=").split(".")
             section = look_up(values, ".".join(path[:-1]))
             assert (path[-1] not in section) == key.startswith("+"), key
-            section[path[-1]] = yaml.safe_load(value.split(",")[0])
+            if key.startswith("~"):
+                del section[path[-1]]
+            elif value.startswith("{"):
+                section[path[-1]] = OverridesParser.create().parse_override(f"x={value}").value()
+            else:
+                section[path[-1]] = yaml.safe_load(value.split(",")[0])
         validate(values)

@@ -22,7 +22,7 @@ from diffusion_ladder.figures.mosaic import MosaicLayout, layout_of
 from diffusion_ladder.figures.training import parse_log
 from diffusion_ladder.foundation.artifacts import read_table, write_table
 from diffusion_ladder.foundation.errors import ParameterError, UserError
-from diffusion_ladder.foundation.section import load_yaml
+from diffusion_ladder.foundation.section import dump_yaml, load_yaml
 from diffusion_ladder.params.text import ClassName, Line
 from diffusion_ladder.params.whole import validate
 from diffusion_ladder.report.rendering import code, plain, prose
@@ -144,7 +144,7 @@ def test_letters_that_the_font_lacks_are_named_once():
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", " a", "a ", "a\nb", "a\tb", "a\u2028b", "\x00", "\ud800", "\u200b", "a" * 61]
+    "text", ["", " ", " a", "a ", "a\nb", "a\tb", "a\u2028b", "\x00", "\ud800", "\u200b", "a" * 61, "\u202emale"]
 )
 def test_what_is_no_line_of_text_is_refused(text):
     with pytest.raises(ValidationError):
@@ -157,12 +157,52 @@ def test_a_class_is_no_part_of_another_numbers_name(text, fine):
     assert TypeAdapter(Line).validate_python(text) == text
 
 
+@pytest.mark.parametrize("names", [["Ren\u00e9", "Rene\u0301"], ["male", "ma\u200ble"], ["x", "x\ufe0f"]])
+def test_two_classes_that_look_the_same_are_refused(names):
+    values = load_yaml("params.yaml")
+    values["datasets"]["faces"]["preprocess"]["class_names"] = names
+    with pytest.raises(ParameterError, match="a name stands twice, or two look the same"):
+        validate(values)
+
+
 @pytest.mark.parametrize("labels", [{1: 0, "male": 1}, {"female": 0, 2: 1}, {1: 0, "1": 1}])
 def test_keys_of_two_types_are_refused_before_dvc_sorts_them(labels):
     values = load_yaml("params.yaml")
     values["datasets"]["faces"]["preprocess"]["labels"] = labels
     with pytest.raises(ParameterError, match=r"datasets\.faces\.preprocess\.labels: has the number \d and the text"):
         validate(values)
+
+
+@pytest.mark.parametrize("name", ["schedulers", "scores", "ideal"])
+def test_names_that_make_two_stages_write_to_one_place_are_refused(tmp_path, name):
+    values = load_yaml(PROJECT / "params.yaml")
+    values["rungs"] = {name if key == "moons" else key: rung for key, rung in values["rungs"].items()}
+    del values["rungs"][name]["score"]
+    (tmp_path / "params.yaml").write_text(dump_yaml(values))
+    graph = (PROJECT / "dvc.yaml").read_text().replace(', moons: "${rungs.moons}"', "")
+    (tmp_path / "dvc.yaml").write_text(graph)
+    ran = run([sys.executable, str(PROJECT / "stages/check_params.py")], tmp_path, PYTHONPATH=str(PROJECT / "src"))
+    assert re.fullmatch(rf"check_params: params\.yaml: two stages would write to reports/.*{name}.*\n", ran.stderr)
+
+
+@pytest.mark.slow
+def test_one_stage_alone_does_not_delete_the_file_that_it_is_to_read(tmp_path):
+    """`-s` leaves the stage check_params out, and DVC deletes outputs before the stage that writes them."""
+    clone = tmp_path / "clone"
+    copied = run([sys.executable, "-m", "diffusion_ladder.presets", "smoke", "--copy", str(clone)], PROJECT)
+    assert copied.returncode == 0, copied.stderr
+    own = clone / "data/raw/faces/mine.parquet"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"the only copy")
+    values = load_yaml(clone / "params.yaml")
+    values["datasets"]["faces"]["source"] = "parquet"
+    values["datasets"]["faces"]["sources"]["parquet"] = {"path": "data/raw/faces/mine.parquet"}
+    (clone / "params.yaml").write_text(dump_yaml(values))
+    for command in (["dvc", "repro", "-s", "fetch@faces"], ["dvc", "repro"]):
+        ran = run(command, clone)
+        assert ran.returncode != 0
+        assert "sources.parquet.path: data/raw/faces/mine.parquet lies inside data/raw" in ran.stderr
+        assert own.read_bytes() == b"the only copy"
 
 
 def documented_alone():

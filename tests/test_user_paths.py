@@ -196,6 +196,14 @@ def test_without_links_the_names_decide(path, output):
     assert bool(collision([path], [output], root)) == expected
 
 
+def test_in_a_temporary_copy_the_outputs_of_the_project_count(tree, monkeypatch):
+    assert user_paths.project_of_copy() is None
+    copy = tree / ".dvc/tmp/exps/standard/tmpabc"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert user_paths.project_of_copy() == tree
+
+
 def test_a_file_that_only_the_working_folder_has_is_named_as_such(tree, monkeypatch):
     copy = tree / ".dvc/tmp/exps/standard/tmpabc"
     (copy / "mine").mkdir(parents=True)

@@ -1,9 +1,10 @@
 """What the commands that draw share: a rung by name, its settings with those of the command, refusals in one line."""
 
 import argparse
+import collections
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,11 @@ def picture_of(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def file_name(text: str) -> str:
-    """A class's name as part of a file's."""
-    return re.sub(r"\W+", "_", text) or "_"
+def file_names(class_names: Sequence[str]) -> list[str]:
+    """The classes' names as parts of files' names: with the class's number where two would be the same."""
+    stems = [re.sub(r"\W+", "_", name) or "_" for name in class_names]
+    alike = collections.Counter(stem.casefold() for stem in stems)
+    return [f"{stem}-{index}" if alike[stem.casefold()] > 1 else stem for index, stem in enumerate(stems)]
 
 
 def run(main: Callable[[], None]) -> None:

@@ -6,19 +6,20 @@ import re
 from typing import Any
 
 from diffusion_ladder.foundation.errors import ParameterError
-from diffusion_ladder.foundation.section import merge
+from diffusion_ladder.foundation.section import WHOLE, merge
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # texts that Hydra takes without quotes
 WORDS = ("null", "true", "false", "nan", "inf")  # which it takes for something else
+SPACED_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*( [A-Za-z_][A-Za-z0-9_-]*)*")
 PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def flatten(overlay: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys and their values; lists, and mappings by other keys than names, are values."""
+    """A nested mapping as dotted keys and their values; lists, and mappings by the user's own keys, are values."""
     flat: dict[str, Any] = {}
     for key, value in overlay.items():
         path = f"{prefix}{key}"
-        flat |= flatten(value, path + ".") if has_plain_keys(value) else {path: value}
+        flat |= flatten(value, path + ".") if key not in WHOLE and has_plain_keys(value) else {path: value}
     return flat
 
 
@@ -73,7 +74,7 @@ def laid_over(values: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]
 def in_hydra(value: Any) -> str:
     """A value in the grammar of Hydra's overrides, which DVC's `-S` reads."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{in_hydra(key)}:{in_hydra(entry)}" for key, entry in value.items()) + "}"
+        return "{" + ",".join(f"{key_in_hydra(key)}:{in_hydra(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(in_hydra, value)) + "]"
     if not isinstance(value, str):
@@ -83,6 +84,19 @@ def in_hydra(value: Any) -> str:
     # Backslashes count only before a quote; ${ would begin an interpolation.
     text = re.sub(r'(\\*)"', lambda found: found[1] * 2 + '\\"', value.replace("${", "\\${"))
     return f'"{text}{trailing_backslashes(text)}"'
+
+
+def key_in_hydra(key: Any) -> str:
+    """A key of a mapping in that grammar, which knows no quotes there.
+
+    Raises:
+        ParameterError: it can't be written.
+    """
+    if isinstance(key, int):
+        return json.dumps(key)
+    if SPACED_KEY.fullmatch(key) and key.lower() not in WORDS:
+        return str(key)
+    raise ParameterError(f"{key!r} can't be the key of a mapping that DVC's -S is given: write it into params.yaml")
 
 
 def trailing_backslashes(text: str) -> str:

@@ -13,10 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from diffusion_ladder.foundation.errors import ParameterError
-from diffusion_ladder.foundation.section import load_yaml
+from diffusion_ladder.foundation.section import dump_yaml, load_yaml
 from diffusion_ladder.overlays import flatten, for_each_rung, in_hydra, laid_over
 from diffusion_ladder.params.consistency import check_consistency
 from diffusion_ladder.params.whole import validate
@@ -46,10 +44,20 @@ def merged_parameters(name: str) -> dict[str, Any]:
 
 
 def overrides(name: str) -> list[str]:
-    """What the preset changes in params.yaml, as options of `dvc exp run`, quoted for a shell where it must be."""
+    """What the preset changes in params.yaml, as options of `dvc exp run`, quoted for a shell where it must be.
+
+    Raises:
+        ParameterError: Hydra's grammar, which DVC's `-S` follows, has no way to write a value.
+    """
     now, then = flatten(load_yaml("params.yaml")), flatten(merged_parameters(name))
-    changed = {key: value for key, value in then.items() if key not in now or now[key] != value}
-    settings = [f"{'' if key in now else '+'}{key}={in_hydra(value)}" for key, value in changed.items()]
+    settings = []
+    for key, value in then.items():
+        if key not in now:
+            settings.append(f"+{key}={in_hydra(value)}")
+        elif isinstance(value, dict) and now[key] != value:  # else its entries are added to those that are there
+            settings += [f"~{key}", f"+{key}={in_hydra(value)}"]
+        elif now[key] != value:
+            settings.append(f"{key}={in_hydra(value)}")
     return [f"-S {shlex.quote(setting)}" for setting in settings]
 
 
@@ -58,7 +66,7 @@ def save(name: str) -> None:
     values = load_yaml("params.yaml")
     validate(values, "params.yaml")
     note = f"# The values of params.yaml as delivered, written by `python -m diffusion_ladder.presets {name} --save`.\n"
-    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    text = dump_yaml(values)
     (Path("presets") / f"{name}.yaml").write_text(note + text, encoding="utf-8")
 
 
@@ -71,8 +79,11 @@ def project_files() -> list[str]:
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(listing, check=True, capture_output=True, text=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        raise ParameterError("git can't list the project's files here: run this in a clone of the project") from None
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = " ".join((getattr(error, "stderr", "") or str(error)).split())
+        raise ParameterError(
+            f"git can't list the project's files here: run this in a clone of the project ({said})"
+        ) from None
     return [file for file in listed.split("\0") if file and Path(file).is_file()]
 
 
@@ -90,7 +101,7 @@ def copy_project(name: str, folder: Path) -> None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, folder / file)
     (folder / "dvc.lock").unlink(missing_ok=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    (folder / "params.yaml").write_text(dump_yaml(values), encoding="utf-8")
     with (folder / ".dvc/config.local").open("w", encoding="utf-8") as config:
         config.write("[core]\n    no_scm = true\n")  # the copy is no Git repository
 

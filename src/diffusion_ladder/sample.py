@@ -14,7 +14,7 @@ from diffusion_ladder.command_line import (
     DRAWN,
     Asked,
     add_sampler,
-    file_name,
+    file_names,
     picture_of,
     prepare,
     run,
@@ -55,12 +55,11 @@ def drawn(asked: Asked, labels: list[int], count: int, seed: int) -> Tensor:
     return samples.unflatten(0, (groups, count))
 
 
-def write_images(images: Tensor, names: list[str], folder: Path) -> None:
-    """grid.png, and a file for each of (classes, count, C, H, W) uint8 images."""
-    for name, group in zip(names, images, strict=True):
+def write_images(images: Tensor, names: list[str], stems: list[str], folder: Path) -> None:
+    """grid.png, and a file for each of (classes, count, C, H, W) uint8 images, which begins with its class's stem."""
+    for stem, group in zip(stems, images, strict=True):
         for number, image in enumerate(group):
-            stem = f"{file_name(name)}-{number:03}" if name else f"{number:03}"
-            write_bytes(folder / f"{stem}.png", encode_png(picture_of(image)))
+            write_bytes(folder / f"{stem}{number:03}.png", encode_png(picture_of(image)))
     with house_style():
         write_bytes(folder / "grid.png", encode_png(rasterise(grid(images, names)[0])))
 
@@ -86,7 +85,8 @@ def main() -> None:
     folder = options.out or DRAWN / options.rung
     samples = drawn(asked, labels, options.count, options.seed)
     if model.rung.normalisation.bytes:
-        write_images(samples, names, folder)
+        every_stem = file_names(model.class_names)
+        write_images(samples, names, [f"{every_stem[label]}-" for label in labels] or [""], folder)
     else:
         write_points(samples, names, model.rung.normalisation, folder)
     print(f"{options.rung}: {samples.shape[:2].numel()} samples by {asked.settings.sampler}, in {folder}/grid.png")

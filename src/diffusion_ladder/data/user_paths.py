@@ -87,10 +87,9 @@ def where_else(path: str) -> str:
 
     `dvc exp run --temp` and `--queue` work in a copy that holds only what Git and DVC track.
     """
-    copies = [parent for parent in Path.cwd().parents if parent.parts[-3:] == (".dvc", "tmp", "exps")]
-    if not copies or os.path.isabs(expand_home(path)):
+    folder = project_of_copy()
+    if folder is None or os.path.isabs(expand_home(path)):
         return ""
-    folder = copies[0].parents[2]
     there = os.path.join(glob.escape(str(folder)), path)
     if not os.path.lexists(folder / path) and not glob.glob(there, recursive=True):
         return ""
@@ -98,6 +97,12 @@ def where_else(path: str) -> str:
         f"; this is DVC's temporary copy of the project, without what neither Git nor DVC tracks, and only"
         f" {printable(folder)} has it: name it by its absolute path, or run without --temp and --queue"
     )
+
+
+def project_of_copy() -> Path | None:
+    """The project of which the working folder is DVC's temporary copy; None if it is none."""
+    copies = [parent for parent in Path.cwd().parents if parent.parts[-3:] == (".dvc", "tmp", "exps")]
+    return copies[0].parents[2] if copies else None
 
 
 # Whether what a user gives and what a stage writes contain each other

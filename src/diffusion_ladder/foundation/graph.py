@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_ladder.foundation.errors import UserError
-from diffusion_ladder.foundation.section import load_yaml, look_up
+from diffusion_ladder.foundation.section import load_yaml, look_up, look_up_or_none
 
 REFERENCE = re.compile(r"\$\{(.+?)\}")
 
@@ -77,14 +77,18 @@ def read_graph(parameters: Any, path: str | Path = "dvc.yaml") -> dict[str, Defi
 
 
 def loop_of(stage: Mapping[str, Any], parameters: Any) -> Mapping[str, Any]:
-    """The entries of a stage's loop: a part of the parameters, or a mapping to parts of them."""
+    """The entries of a stage's loop: a part of the parameters, or a mapping to parts of them.
+
+    An entry whose part isn't there is left out: `make graph` rewrites the loop without it.
+    """
     loop = stage.get("foreach", {})
     if isinstance(loop, str):
-        return referred(loop, parameters)  # type: ignore[no-any-return]
-    return {key: referred(value, parameters) for key, value in loop.items()}
+        return referred(loop, parameters) or {}
+    entries = {key: referred(value, parameters) for key, value in loop.items()}
+    return {key: entry for key, entry in entries.items() if entry is not None}
 
 
 def referred(text: str, parameters: Any) -> Any:
-    """The part of the parameters that a text such as ${rungs} names."""
+    """The part of the parameters that a text such as ${rungs} names; None where there is none."""
     match = REFERENCE.fullmatch(text)
-    return look_up(parameters, match[1]) if match else text
+    return look_up_or_none(parameters, match[1]) if match else text

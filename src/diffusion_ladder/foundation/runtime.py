@@ -42,6 +42,7 @@ FORECAST_WEIGHT = 60.0  # seconds of finished stages that count as much as the f
 TESTED_SYSTEM = "Linux"
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # a disk is full or read-only
 BUILT = ("data/", "models/", "reports/")  # where stages write
+RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT")  # environment variables, in which several processes find each other
 LAUNCHER = "DIFFUSION_LADDER_LAUNCHER"  # environment variable: the command that starts several processes of a stage
 
 
@@ -78,18 +79,26 @@ class Launch:
         """What `torchrun` and `accelerate launch` say in the environment variables; without them, the only process.
 
         Raises:
-            UserError: there is a part of what they say, or no numbers.
+            UserError: there is a part of what they say, or numbers that no launcher sets.
         """
         said = {name: environment[name] for name in ("RANK", "WORLD_SIZE") if name in environment}
         if not said:
             return ALONE
+        found = " and ".join(f"{name}={value}" for name, value in said.items())
+        remedy = "unset what is there, or start this stage by torchrun"
         if len(said) < 2 or not all(value.isascii() and value.isdigit() for value in said.values()):
-            found = " and ".join(f"{name}={value}" for name, value in said.items())
             raise UserError(
-                f"the environment has {found}, but a launcher sets RANK and WORLD_SIZE to numbers: unset what is"
-                " there, or start this stage by torchrun"
+                f"the environment has {found}, but a launcher sets RANK and WORLD_SIZE to numbers: {remedy}"
             )
-        return cls(int(said["RANK"]), int(said["WORLD_SIZE"]))
+        launch = cls(int(said["RANK"]), int(said["WORLD_SIZE"]))
+        if not launch.rank < launch.count:
+            raise UserError(f"the environment has {found}, but ranks count from 0 and end below WORLD_SIZE: {remedy}")
+        if launch.count > 1 and (missing := [name for name in RENDEZVOUS if name not in environment]):
+            raise UserError(
+                f"the environment has {found} without {' and '.join(missing)}, where the processes find each other:"
+                f" {remedy}"
+            )
+        return launch
 
     @property
     def is_main(self) -> bool:
@@ -281,6 +290,8 @@ def run_stage(
             raise UserError("this stage is the work of one process: start it without a launcher")
         if not launch.is_main:
             sys.stdout = io.StringIO()
+        elif isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a class
         stage = Stage(name, key, launch)
         stage.refuse_missing()
         stage.prepare(configure)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from diffusion_ladder.diffusion.terminal_snr import NO_SIGNAL
 from diffusion_ladder.foundation.errors import ParameterError
-from diffusion_ladder.params.datasets import Digits, Points, Portraits
+from diffusion_ladder.params.datasets import Digits, Points, Portraits, given_paths
 from diffusion_ladder.params.evaluation import PointEvaluation
 from diffusion_ladder.params.rung import RungParameters
 from diffusion_ladder.params.samplers import MODULES, ROWS, SAMPLERS
@@ -44,9 +44,8 @@ def paths_of_users(parameters: Parameters) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, dataset in parameters.datasets.items():
         for source, settings in dataset.sources:
-            for key in ("path", "root"):
-                if given := getattr(settings, key, None):
-                    found[f"datasets.{name}.sources.{source}.{key}"] = [given] if isinstance(given, str) else given
+            given = given_paths(settings) if settings else {}
+            found |= {f"datasets.{name}.sources.{source}.{key}": paths for key, paths in given.items()}
     for name, rung in parameters.rungs.items():
         if (inception := getattr(rung.evaluation, "inception", None)) is not None:
             found[f"rungs.{name}.evaluation.inception.path"] = [inception.path]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diffusion_ladder.foundation.section import ClosedShare, NotNegative, NotNegativeFloat, OpenShare, Positive, Section
-from diffusion_ladder.params.text import ClassName
+from diffusion_ladder.params.text import ClassName, as_seen
 
 # What torchvision calls `split` (EMNIST) and `what` (QMNIST: which rows are held out).
 MNIST_SPLITS = {
@@ -163,6 +163,12 @@ class PortraitsSources(Section):
     imagefolder: ImagefolderSource | None = None
 
 
+def given_paths(settings: Section) -> dict[str, list[str]]:
+    """The files, folders and patterns of the user's own that a source names, by the keys that name them."""
+    given = {key: getattr(settings, key, None) for key in ("path", "root")}
+    return {key: [value] if isinstance(value, str) else value for key, value in given.items() if value}
+
+
 class LabelFilter(Section):
     """Which portraits are kept: these parameters are all that filter_gender reads."""
 
@@ -197,8 +203,8 @@ class Portraits(Dataset):
         classes = sorted(set(self.preprocess.labels.values()))
         if classes != list(range(len(names))):
             raise ValueError(f"preprocess.labels maps to the classes {classes}, but class_names names {len(names)}")
-        if len(set(names)) < len(classes):
-            raise ValueError(f"preprocess.class_names: a name stands twice in {names}")
+        if len({as_seen(name) for name in names}) < len(classes):
+            raise ValueError(f"preprocess.class_names: a name stands twice, or two look the same, in {names}")
         if self.source == "imagefolder" and column != FOLDER_COLUMN:
             raise ValueError(f"preprocess.label_column: images from folders have the label in {FOLDER_COLUMN}")
         if self.source == "hub" and self.sources.hub and not {"image", column} <= set(self.sources.hub.columns):

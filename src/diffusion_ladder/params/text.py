@@ -1,11 +1,16 @@
 """Texts of the user's that pages and figures show: a line each, of a length that has room there."""
 
+import re
 import unicodedata
 from typing import Annotated
 
 from pydantic import AfterValidator
 
 LONGEST = 60  # characters
+UNWANTED = ("Cc", "Cs", "Zl", "Zp")  # categories of what is no part of a line
+TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn the direction of what follows
+# Printable by their category, yet nothing is seen of them: Hangul's fillers, Braille's empty cell, variation selectors.
+UNSEEN = re.compile("[\u115f\u1160\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 PARTS = ("_std", "_floor", "_ceiling")  # with which numbers about another number end in reports/metrics/
 
 
@@ -21,9 +26,15 @@ def one_line(text: str) -> str:
         raise ValueError("holds nothing that can be seen")
     if len(text) > LONGEST:
         raise ValueError(f"has {len(text)} characters; at most {LONGEST} have room in figures")
-    if strange := [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")]:
+    if strange := [letter for letter in text if unicodedata.category(letter) in UNWANTED or letter in TURNING]:
         raise ValueError(f"holds the character U+{ord(strange[0]):04X}: write one line, without tabs")
     return text
+
+
+def as_seen(text: str) -> str:
+    """A text without what isn't seen of it: texts that look the same are the same then."""
+    shown = "".join(letter for letter in text if unicodedata.category(letter) != "Cf" and letter.isprintable())
+    return unicodedata.normalize("NFC", UNSEEN.sub("", shown))
 
 
 def class_name(text: str) -> str:

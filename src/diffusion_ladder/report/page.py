@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
+from diffusion_ladder.foundation.section import dump_yaml
 from diffusion_ladder.params.whole import Parameters
 from diffusion_ladder.report.content import Reader, Report
 from diffusion_ladder.report.excerpts import highlighted
@@ -67,5 +67,4 @@ def content_of(report: Report) -> dict[str, Any]:
 
 def as_yaml(parameters: Parameters) -> str:
     """All parameters in the order of params.yaml, without its comments: their values alone shape the report."""
-    values = parameters.model_dump(exclude_unset=True)
-    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    return dump_yaml(parameters.model_dump(exclude_unset=True))

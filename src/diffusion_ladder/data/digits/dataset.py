@@ -220,13 +220,16 @@ def take_from_root(settings: TorchvisionSource, published: Sequence[PublishedFil
 
 
 def check_file(path: Path, published: PublishedFile | None) -> str:
-    """How a file was compared with the published one; OTHER_CONTENT where it holds something else."""
+    """How a file was compared with the published one; OTHER_CONTENT where it holds something else.
+
+    Sets whose files have the same names are told apart by their content as far as that is known.
+    """
     if published and path.name == published.name and is_published(path, published):
         return PUBLISHED_CHECK
-    if published is None or published.md5 not in UNPACKED:
-        return FORMAT_CHECK
     found = hashlib.md5(unpacked(path), usedforsecurity=False).hexdigest()
-    return CONTENT_CHECK if found == UNPACKED[published.md5] else OTHER_CONTENT
+    if published and published.md5 in UNPACKED:
+        return CONTENT_CHECK if found == UNPACKED[published.md5] else OTHER_CONTENT
+    return OTHER_CONTENT if found in UNPACKED.values() else FORMAT_CHECK
 
 
 def is_published(path: Path, published: PublishedFile) -> bool:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy
 
 from diffusion_ladder.data.portraits.image_metadata import jpeg_exif, unknown_coding, upright, without_metadata
+from diffusion_ladder.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # fewer parsers, fewer surprises
 SIGNATURES = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|RIFF....WEBP|GIF8", re.DOTALL)  # what their files begin with
+OTHER_FORMAT = f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 Crop = Literal["top", "centre"]
 
 
-class UndecodableImageError(Exception):
+class UndecodableImageError(UserError):
     """The bytes are no image of FORMATS, or not a whole one, or one of absurd size: says which in a few words."""
 
 
@@ -52,12 +54,14 @@ def decode_image(data: bytes | None, max_pixels: int | None = None, smallest: bo
     try:
         return decode_as_is(data, max_pixels, smallest)
     except UndecodableImageError as error:
+        reason = str(error)
         if (bare := without_metadata(data)) == data:
-            raise UndecodableImageError(unknown_coding(data) or str(error)) from None
+            raise UndecodableImageError(unknown_coding(data) or reason) from None
     try:
         return decode_as_is(bare, max_pixels, smallest, jpeg_exif(data))
     except UndecodableImageError as error:
-        raise UndecodableImageError(unknown_coding(bare) or str(error)) from None
+        reason = reason if str(error) == OTHER_FORMAT else str(error)  # what is left of a damaged file may be anything
+        raise UndecodableImageError(unknown_coding(bare) or reason) from None
 
 
 def decode_as_is(data: bytes, max_pixels: int | None, smallest: bool, exif: bytes = b"") -> "Image.Image":
@@ -93,8 +97,7 @@ def open_image(data: bytes) -> "Image.Image":
         return pillow().open(io.BytesIO(data), formats=FORMATS)
     except Exception:  # the parsers of headers, as above
         known = SIGNATURES.match(data)
-        reason = "damaged image" if known else f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
-        raise UndecodableImageError(reason) from None
+        raise UndecodableImageError("damaged image" if known else OTHER_FORMAT) from None
 
 
 def to_rgb(image: "Image.Image") -> "Image.Image":

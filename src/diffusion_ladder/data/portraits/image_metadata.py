@@ -1,7 +1,7 @@
 """What an image file says beside its pixels: not needed to show them, so that no fault in it makes them unusable."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 PNG = b"\x89PNG\r\n\x1a\n"
 # By the PNG specification (third edition, 5.6), what pixels and their order need; of a chunk whose name begins with a
 # small letter, an error may be passed over.
-PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT")
+PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
+PNG_TRANSPARENCY = {0: 2, 2: 6}  # bytes of tRNS by colour type: of grey, and of RGB
+PNG_PALETTE = 3  # that colour type
 PNG_ORIENTATION = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # a chunk, and keywords of texts
 MOST_TEXT = 1 << 20  # unpacked bytes of a text that Pillow reads
 # JPEG segments with neither pixels nor their colour model: APP1 to APP13, APP15 and comments.
@@ -25,9 +27,13 @@ ORIENTATION = 0x0112  # tag of EXIF
 
 
 def without_metadata(data: bytes) -> bytes:
-    """A PNG or JPEG file with no more than what its pixels, their colours and their orientation need; others as is."""
+    """A PNG or JPEG file with no more than what its pixels, their colours and their orientation need; others as is.
+
+    Of an animation, that is its first picture.
+    """
     if data.startswith(PNG):
-        return PNG + b"".join(chunk for chunk in png_chunks(data) if is_needed(chunk))
+        chunks = [chunk for chunk in png_chunks(data) if is_needed(chunk)]
+        return PNG + b"".join(chunk for chunk in chunks if chunk[4:8] != b"tRNS" or transparency_fits(chunk, chunks))
     if data.startswith(b"\xff\xd8"):
         return b"".join(jpeg_parts(data))
     return data
@@ -40,6 +46,15 @@ def png_chunks(data: bytes) -> Iterator[bytes]:
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         yield data[place:end]
         place = end
+
+
+def transparency_fits(chunk: bytes, chunks: Sequence[bytes]) -> bool:
+    """Whether a chunk tRNS is as long as the colour type of its file asks."""
+    colour_type, length = chunks[0][17:18], len(chunk) - 12
+    if colour_type == bytes([PNG_PALETTE]):
+        colours = sum((len(each) - 12) // 3 for each in chunks if each[4:8] == b"PLTE")
+        return 0 < length <= colours
+    return bool(colour_type) and length == PNG_TRANSPARENCY.get(colour_type[0])
 
 
 def is_needed(chunk: bytes) -> bool:

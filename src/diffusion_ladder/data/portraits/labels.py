@@ -5,10 +5,18 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from diffusion_ladder.params.text import UNSEEN
+
 Label = int | float | str
 LONGEST = 40  # characters of a label that are shown
 TRUTH = {"true": "1", "false": "0"}  # how a table's booleans are counted
 INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
+LIKE_LATIN = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "LISU", "COPTIC")  # alphabets with letters that look Latin
+CHANGES = {  # in which two labels may differ, the least first
+    "Unicode normalisation": lambda text: unicodedata.normalize("NFC", text),
+    "spaces": lambda text: " ".join(text.split()),
+    "capitals": str.casefold,
+}
 
 
 def written(value: Label | None, against: Label | None = None) -> str:
@@ -22,15 +30,16 @@ def written(value: Label | None, against: Label | None = None) -> str:
     if not isinstance(value, str):
         return str(value)
     shown = value if len(value) <= LONGEST or against is not None else value[:LONGEST] + "..."
-    return '"' + "".join(escaped(letter, against) for letter in shown) + '"'
+    return '"' + "".join(escaped(letter, value, against) for letter in shown) + '"'
 
 
-def escaped(letter: str, against: Label | None) -> str:
-    """A letter of a text in double quotes."""
+def escaped(letter: str, text: str, against: Label | None) -> str:
+    """A letter of a text in double quotes; one of another alphabet among Latin letters may look like one of them."""
     if letter in '"\\':
         return f"\\{letter}"
-    hidden = isinstance(against, str) and not letter.isascii() and letter not in against
-    if letter.isprintable() and not hidden:
+    strange = isinstance(against, str) and not letter.isascii() and letter not in against
+    foreign = unicodedata.name(letter, "").startswith(LIKE_LATIN) and re.search("[A-Za-z]", text)
+    if letter.isprintable() and not (strange or foreign or UNSEEN.fullmatch(letter)):
         return letter
     number = ord(letter)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
@@ -38,7 +47,7 @@ def escaped(letter: str, against: Label | None) -> str:
 
 def outline(value: Label) -> str:
     """What is left of a label without its type, capitals, spaces around, invisible letters and normalisation."""
-    text = unicodedata.normalize("NFKC", str(value)).casefold()
+    text = UNSEEN.sub("", unicodedata.normalize("NFKC", UNSEEN.sub("", str(value)))).casefold()
     text = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cf") or letter.isspace())
     text = " ".join(text.split())
     text = TRUTH.get(text, text)
@@ -47,24 +56,29 @@ def outline(value: Label) -> str:
 
 def lookalikes(labels: Collection[Label], found: Collection[Label | None]) -> dict[Label, Label]:
     """Values of a column that have no class but look like one that has: the value, and which one it looks like."""
-    outlines = {outline(label): label for label in labels}
+    outlines: dict[str, list[Label]] = {}
+    for label in labels:
+        outlines.setdefault(outline(label), []).append(label)
     strange = (value for value in found if value is not None and value not in labels)
-    return {value: outlines[outline(value)] for value in strange if outline(value) in outlines}
+    return {
+        value: min(outlines[outline(value)], key=lambda label: changes_between(value, label).index(True))
+        for value in strange
+        if outline(value) in outlines
+    }
+
+
+def changes_between(value: Label, label: Label) -> list[bool]:
+    """Which of the CHANGES makes two labels the same text; True at the end for something else that does."""
+    one, other = str(value), str(label)
+    return [*(change(one) == change(other) for change in CHANGES.values()), True]
 
 
 def difference(value: Label, label: Label) -> str:
     """In what two labels of the same outline differ."""
     if isinstance(value, str) != isinstance(label, str):
         return "text, and the other a number" if isinstance(value, str) else "a number, and the other text"
-    one, other = str(value), str(label)
-    for words, change in (
-        ("Unicode normalisation", lambda text: unicodedata.normalize("NFC", text)),
-        ("spaces", lambda text: " ".join(text.split())),
-        ("capitals", str.casefold),
-    ):
-        if change(one) == change(other):
-            return f"different in {words}"
-    return "different in characters that can't be seen or look alike"
+    words = [*CHANGES, "characters that can't be seen or look alike"]
+    return f"different in {words[changes_between(value, label).index(True)]}"
 
 
 def told_apart(value: Label, label: Label, place: str, other_place: str) -> str:

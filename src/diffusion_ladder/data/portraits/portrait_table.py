@@ -161,7 +161,7 @@ def filter_raw(raw: Path, folder: Path, settings: LabelFilter) -> FilterCounts:
     counts = filter_portraits([raw / file["name"] for file in card["files"]], settings, folder)
     write_json(folder / "card.json", {**card, **counts.card(settings)})
     if alike := explain_lookalikes(settings.labels, counts.values):
-        print(f"datasets.faces.preprocess.labels: {alike}", flush=True)
+        print(f"datasets.{card['dataset']}.preprocess.labels: {alike}", flush=True)
     return counts
 
 
