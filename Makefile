@@ -69,13 +69,13 @@ smoke: venv  ## the whole graph on next to nothing, in a scratch copy
 	python -m diffusion_ladder.presets smoke --copy .smoke
 	$(IN_SMOKE) preprocess
 	$(SIDE_BY_SIDE) smoke-train smoke-train_classifier,render_data,compare_schedulers
-	$(SIDE_BY_SIDE) smoke-sample smoke-sweep,compare_scores
-	$(SIDE_BY_SIDE) smoke-evaluate,render smoke-ideal_denoiser,play
+	$(SIDE_BY_SIDE) smoke-sample smoke-sweep
+	$(SIDE_BY_SIDE) 'smoke-evaluate@m*,render@m*,ideal_denoiser' 'smoke-evaluate@[!m]*,render@[!m]*,compare_scores,play'
 	$(IN_SMOKE)
 	@echo "The report of the smoke run: $(CURDIR)/.smoke/reports/index.html"
 
-smoke-%:
-	$(IN_SMOKE) $(subst $(comma), ,$*)
+smoke-%:  # -s: those before it are there, and DVC would lock what they have written
+	$(IN_SMOKE) -s --glob $(foreach stages,$(subst $(comma), ,$*),'$(stages)')
 
 sample: venv  ## draw from a trained rung: make sample RUNG=faces CLASS=female N=16 SEED=3 (SAMPLER= STEPS= GUIDANCE=)
 	python -m diffusion_ladder.sample $(RUNG) $(if $(CLASS),--class "$(CLASS)") $(if $(N),--count $(N)) \
