@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusion_ladder.data.kinds import kind_of_data
 from diffusion_ladder.data.user_paths import collision
-from diffusion_ladder.foundation.artifacts import write_json
+from diffusion_ladder.foundation.artifacts import partial, write_json
 from diffusion_ladder.foundation.errors import ParameterError
 from diffusion_ladder.foundation.runtime import Stage, run_stage
 from diffusion_ladder.foundation.section import Section, validated
@@ -29,17 +29,24 @@ def refuse_own_outputs(key: str, settings: Section) -> None:
 def main(stage: Stage) -> None:
     """Write data/raw/DATASET/, the source's files and card.json, and the card to data/interim/DATASET/ as well.
 
-    DVC leaves the folder to this stage, which empties it when it knows that nothing of the user's is there.
+    DVC leaves the old folder to this stage, which replaces it when the new one is whole.
     """
     dataset = f"datasets.{stage.key}"
     kind, source = stage.parameter(f"{dataset}.kind", str), stage.parameter(f"{dataset}.source", str)
     module, key = kind_of_data(kind), f"{dataset}.sources.{source}"
     settings = validated(module.SOURCES[source], stage.parameter(key, dict[str, Any]), key)
     refuse_own_outputs(key, settings)
-    shutil.rmtree(RAW / stage.key, ignore_errors=True)
-    card = module.fetch(source, settings, stage.parameter("seed", int), RAW / stage.key)
-    for folder in (RAW, INTERIM):
-        write_json(folder / stage.key / "card.json", {"dataset": stage.key, "kind": kind, **card})
+    folder = RAW / stage.key
+    temporary = partial(folder)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        card = module.fetch(source, settings, stage.parameter("seed", int), temporary)
+        for place in (temporary, INTERIM / stage.key):
+            write_json(place / "card.json", {"dataset": stage.key, "kind": kind, **card})
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     print(f"{card['title']}: {card['rows']} rows from {source}, licence {card['licence']}")
 
 

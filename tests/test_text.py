@@ -203,6 +203,12 @@ def test_one_stage_alone_does_not_delete_the_file_that_it_is_to_read(tmp_path):
         assert ran.returncode != 0
         assert "sources.parquet.path: data/raw/faces/mine.parquet lies inside data/raw" in ran.stderr
         assert own.read_bytes() == b"the only copy"
+    values["datasets"]["faces"]["sources"]["parquet"] = {"path": "nowhere.parquet"}
+    (clone / "params.yaml").write_text(dump_yaml(values))
+    ran = run(["dvc", "repro", "-s", "fetch@faces"], clone)  # what can't be fetched replaces nothing
+    assert ran.returncode != 0
+    assert "nowhere.parquet" in ran.stderr
+    assert [path.name for path in (clone / "data/raw").rglob("*")] == ["faces", "mine.parquet"]
 
 
 def documented_alone():
