@@ -3,7 +3,7 @@
 import itertools
 from pathlib import Path
 
-from diffusion_ladder.data.user_paths import collision, project_of_copy
+from diffusion_ladder.data.user_paths import project_of_copy, refuse_collisions
 from diffusion_ladder.foundation.artifacts import write_text
 from diffusion_ladder.foundation.errors import ParameterError
 from diffusion_ladder.foundation.graph import read_graph
@@ -48,9 +48,7 @@ def main(stage: Stage) -> None:
     outputs = [*sorted(written), "data/downloads", ".checkpoints", ".dvc"]
     if project := project_of_copy():  # into which `dvc exp apply` brings the outputs
         outputs += [str(project / path) for path in outputs]
-    for key, given in paths_of_users(parameters).items():
-        if complaint := collision(given, outputs):
-            raise ParameterError(f"params.yaml: {key}: {complaint}")
+    refuse_collisions(paths_of_users(parameters), outputs)
     write_text("data/params_checked.txt", "params.yaml is valid\n")
 
 

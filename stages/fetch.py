@@ -5,25 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_ladder.data.kinds import kind_of_data
-from diffusion_ladder.data.user_paths import collision
+from diffusion_ladder.data.user_paths import refuse_collisions
 from diffusion_ladder.foundation.artifacts import partial, write_json
-from diffusion_ladder.foundation.errors import ParameterError
 from diffusion_ladder.foundation.runtime import Stage, run_stage
-from diffusion_ladder.foundation.section import Section, validated
+from diffusion_ladder.foundation.section import validated
 from diffusion_ladder.params.datasets import given_paths
 
 RAW, INTERIM = Path("data/raw"), Path("data/interim")
-
-
-def refuse_own_outputs(key: str, settings: Section) -> None:
-    """Refuse a source in the folders that this stage empties: without the stage check_params nobody else has looked.
-
-    Raises:
-        ParameterError: a path of the source lies there.
-    """
-    for name, paths in given_paths(settings).items():
-        if complaint := collision(paths, [str(RAW), str(INTERIM)]):
-            raise ParameterError(f"params.yaml: {key}.{name}: {complaint}")
 
 
 def main(stage: Stage) -> None:
@@ -35,7 +23,8 @@ def main(stage: Stage) -> None:
     kind, source = stage.parameter(f"{dataset}.kind", str), stage.parameter(f"{dataset}.source", str)
     module, key = kind_of_data(kind), f"{dataset}.sources.{source}"
     settings = validated(module.SOURCES[source], stage.parameter(key, dict[str, Any]), key)
-    refuse_own_outputs(key, settings)
+    given = {f"{key}.{name}": paths for name, paths in given_paths(settings).items()}
+    refuse_collisions(given, [str(RAW), str(INTERIM)])  # with `-s`, check_params has not looked
     folder = RAW / stage.key
     temporary = partial(folder)
     try:

@@ -52,12 +52,11 @@ def overrides(name: str) -> list[str]:
     now, then = flatten(load_yaml("params.yaml")), flatten(merged_parameters(name))
     settings = []
     for key, value in then.items():
-        if key not in now:
-            settings.append(f"+{key}={in_hydra(value)}")
-        elif isinstance(value, dict) and now[key] != value:  # else its entries are added to those that are there
-            settings += [f"~{key}", f"+{key}={in_hydra(value)}"]
-        elif now[key] != value:
-            settings.append(f"{key}={in_hydra(value)}")
+        if key in now and now[key] == value:
+            continue
+        added = key not in now or isinstance(value, dict)  # a mapping's entries would join those that are there
+        settings += [f"~{key}"] if added and key in now else []
+        settings.append(f"{'+' if added else ''}{key}={in_hydra(value)}")
     return [f"-S {shlex.quote(setting)}" for setting in settings]
 
 
@@ -66,8 +65,7 @@ def save(name: str) -> None:
     values = load_yaml("params.yaml")
     validate(values, "params.yaml")
     note = f"# The values of params.yaml as delivered, written by `python -m diffusion_ladder.presets {name} --save`.\n"
-    text = dump_yaml(values)
-    (Path("presets") / f"{name}.yaml").write_text(note + text, encoding="utf-8")
+    (Path("presets") / f"{name}.yaml").write_text(note + dump_yaml(values), encoding="utf-8")
 
 
 def project_files() -> list[str]:

@@ -1,6 +1,6 @@
 """Paths that a user gives: `~`, patterns and odd names in them, and whether they meet what stages write.
 
-Imports the standard library alone, so that the check of all parameters can use it.
+Imports no other library, so that the check of all parameters can use it.
 """
 
 import fnmatch
@@ -8,6 +8,8 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from diffusion_ladder.foundation.errors import ParameterError
 
 MOST_LINKS = 40  # followed on the way to one path, as Linux does
 
@@ -106,6 +108,17 @@ def project_of_copy() -> Path | None:
 
 
 # Whether what a user gives and what a stage writes contain each other
+
+
+def refuse_collisions(given: Mapping[str, Sequence[str]], outputs: Sequence[str]) -> None:
+    """Refuse paths of a user, by the parameters that name them, that meet an output of a stage.
+
+    Raises:
+        ParameterError: one does, as `collision` finds.
+    """
+    for key, paths in given.items():
+        if complaint := collision(paths, outputs):
+            raise ParameterError(f"params.yaml: {key}: {complaint}")
 
 
 def collision(given: Sequence[str], outputs: Sequence[str], root: str | Path = "") -> str | None:

@@ -47,7 +47,7 @@ def escaped(letter: str, text: str, against: Label | None) -> str:
 
 def outline(value: Label) -> str:
     """What is left of a label without its type, capitals, spaces around, invisible letters and normalisation."""
-    text = UNSEEN.sub("", unicodedata.normalize("NFKC", UNSEEN.sub("", str(value)))).casefold()
+    text = unicodedata.normalize("NFKC", UNSEEN.sub("", str(value))).casefold()
     text = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cf") or letter.isspace())
     text = " ".join(text.split())
     text = TRUTH.get(text, text)
@@ -61,16 +61,16 @@ def lookalikes(labels: Collection[Label], found: Collection[Label | None]) -> di
         outlines.setdefault(outline(label), []).append(label)
     strange = (value for value in found if value is not None and value not in labels)
     return {
-        value: min(outlines[outline(value)], key=lambda label: changes_between(value, label).index(True))
+        value: min(outlines[outline(value)], key=lambda label: first_change(value, label))
         for value in strange
         if outline(value) in outlines
     }
 
 
-def changes_between(value: Label, label: Label) -> list[bool]:
-    """Which of the CHANGES makes two labels the same text; True at the end for something else that does."""
+def first_change(value: Label, label: Label) -> int:
+    """The position of the first of the CHANGES that makes two labels the same text; behind the last if none does."""
     one, other = str(value), str(label)
-    return [*(change(one) == change(other) for change in CHANGES.values()), True]
+    return [*(change(one) == change(other) for change in CHANGES.values()), True].index(True)
 
 
 def difference(value: Label, label: Label) -> str:
@@ -78,7 +78,7 @@ def difference(value: Label, label: Label) -> str:
     if isinstance(value, str) != isinstance(label, str):
         return "text, and the other a number" if isinstance(value, str) else "a number, and the other text"
     words = [*CHANGES, "characters that can't be seen or look alike"]
-    return f"different in {words[changes_between(value, label).index(True)]}"
+    return f"different in {words[first_change(value, label)]}"
 
 
 def told_apart(value: Label, label: Label, place: str, other_place: str) -> str:
